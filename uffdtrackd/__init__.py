@@ -1,0 +1,1 @@
+"""uffdtrackd: which pages of a running process were written since the last time you asked."""

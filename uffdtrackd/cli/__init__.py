@@ -1,0 +1,1 @@
+"""`uffdtrack`, the command line: one file a group of verbs, `render` for what people see."""

@@ -1,0 +1,1 @@
+"""What everything talks about: page sets, regions, iterations, errors. No I/O here."""

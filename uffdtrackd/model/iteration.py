@@ -1,0 +1,86 @@
+"""One collection: what was written in each process since the previous one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .pageset import PageSet
+from .region import Region
+
+
+class ProcessPages:
+    """What one iteration says of one process.
+
+    dirty: populated pages whose content may differ from when the previous iteration returned.
+    discarded: pages that had content of their own and now read as their backing.
+    always: the part of `dirty` that is listed every time because its writes cannot be seen.
+    regions: the layout of the address space, by address. Made when first asked for: a target
+    may have tens of thousands of them, and most readers want only the pages.
+    """
+
+    __slots__ = ("_load_regions", "_regions", "always", "dirty", "discarded")
+
+    def __init__(
+        self,
+        dirty: PageSet,
+        discarded: PageSet,
+        always: PageSet,
+        load_regions: Callable[[], Sequence[Region]] = tuple,
+    ) -> None:
+        self.dirty = dirty
+        self.discarded = discarded
+        self.always = always
+        self._load_regions = load_regions
+        self._regions: list[Region] | None = None
+
+    @property
+    def regions(self) -> list[Region]:
+        if self._regions is None:
+            self._regions = list(self._load_regions())
+        return self._regions
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One collection over all processes of a session.
+
+    number: counted from 0; 0 lists everything populated.
+    frozen: taken while every thread of the target was stopped.
+    time_ns: CLOCK_REALTIME when it returned. duration_ns: how long it took.
+    stopped_ns: how long a thread of the target was stopped for it (iteration 0: by attach).
+    page_size: bytes.
+    processes: by pid.
+    stats: counters for people and logs, by name.
+    """
+
+    number: int
+    frozen: bool
+    time_ns: int
+    duration_ns: int
+    stopped_ns: int
+    page_size: int
+    processes: Mapping[int, ProcessPages]
+    stats: Mapping[str, int] = field(default_factory=dict)
+
+    def to_map(self) -> dict[str, Any]:
+        """The iteration as one JSON line and the wire carry it: integers, ranges in bytes."""
+        return {
+            "iteration": self.number,
+            "frozen": self.frozen,
+            "time_ns": self.time_ns,
+            "duration_ns": self.duration_ns,
+            "stopped_ns": self.stopped_ns,
+            "page_size": self.page_size,
+            "processes": [
+                {
+                    "pid": pid,
+                    "dirty": [list(run) for run in pages.dirty],
+                    "discarded": [list(run) for run in pages.discarded],
+                    "always": [list(run) for run in pages.always],
+                }
+                for pid, pages in self.processes.items()
+            ],
+            "stats": dict(self.stats),
+        }

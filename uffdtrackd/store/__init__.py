@@ -1,0 +1,1 @@
+"""Where iterations go to stay: the iteration log (SQLite) and the export formats."""

@@ -1,0 +1,1 @@
+"""Sessions, trackers, backends: the policy of attaching, iterating and freezing."""
