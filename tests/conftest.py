@@ -1,0 +1,108 @@
+"""What every test may ask for: victims, and a machine left as it was found.
+
+    build_target("churn")            -> Path of the program, compiled when its source changed
+    spawn("churn", "--seed", "7")    -> Victim: .pid .send() .ask() .line() .finish() .kill()
+    spawn_program("redis-server", ready="Ready to accept")   the same for a program that is not ours
+
+All victims are killed, by pid, when the test ends. Around every test marked `live` the children,
+threads and fds of pytest itself are compared: a tracker that leaks fails the test it leaked in.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import preflight, victim
+from tests.victim import Victim
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Say once, before anything runs, that this machine cannot run the live tests."""
+    if any(item.get_closest_marker("live") for item in session.items):
+        problem = preflight.problem()
+        if problem and not session.config.option.collectonly:
+            pytest.exit(
+                f"the live tests cannot run here: {problem}\n"
+                "run the others with: pytest -m 'not live'",
+                returncode=3,
+            )
+
+
+@pytest.fixture(scope="session")
+def build_target() -> Callable[..., Path]:
+    """build_target(name, cflags=()) -> Path: see tests.victim.build."""
+    return victim.build
+
+
+@pytest.fixture
+def spawn_program() -> Iterator[Callable[..., Victim]]:
+    """spawn_program(*argv, ready="ready", **options of Victim) -> Victim."""
+    victims: list[Victim] = []
+
+    def start(*argv: object, ready: str = "ready", **options: Any) -> Victim:
+        victims.append(Victim([str(arg) for arg in argv], ready=ready, **options))
+        return victims[-1]
+
+    yield start
+    for one in reversed(victims):
+        one.kill()
+
+
+@pytest.fixture
+def spawn(spawn_program: Callable[..., Victim]) -> Callable[..., Victim]:
+    """spawn(name, *args, cflags=(), **options of Victim) -> Victim of tests/targets/NAME.c."""
+
+    def start(name: str, *args: object, cflags: Sequence[str] = (), **options: Any) -> Victim:
+        return spawn_program(victim.build(name, cflags), *args, **options)
+
+    return start
+
+
+def _children() -> set[int]:
+    return {
+        int(pid)
+        for task in Path("/proc/self/task").iterdir()
+        for pid in (task / "children").read_text().split()
+    }
+
+
+def _fds() -> Counter[str]:
+    """Open fds by what they point to, pipe and socket numbers left out: a new one is a new one."""
+    found: Counter[str] = Counter()
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            target = os.readlink(f"/proc/self/fd/{entry}")
+        except FileNotFoundError:
+            continue  # the fd of listdir itself
+        found[target.split(":[")[0] if target.startswith(("pipe", "socket")) else target] += 1
+    return found
+
+
+def _threads() -> set[threading.Thread]:
+    # pytest-timeout's own timer is no business of the code under test.
+    return {one for one in threading.enumerate() if not isinstance(one, threading.Timer)}
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a live test that leaves children, threads or fds behind in pytest's own process."""
+    if request.node.get_closest_marker("live") is None:
+        yield
+        return
+    children, threads, fds = _children(), _threads(), _fds()
+    yield
+    gc.collect()
+    left = {
+        "children": sorted(_children() - children),
+        "threads": sorted(thread.name for thread in _threads() - threads),
+        "fds": dict(_fds() - fds),
+    }
+    assert not any(left.values()), f"left behind: {left}"

@@ -1,0 +1,1 @@
+"""Tests that attach to real processes; each is marked `live`."""
