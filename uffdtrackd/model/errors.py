@@ -7,7 +7,7 @@
     |   +-- TargetExecuted          exit 4   it ran exec(): its old memory is gone
     +-- NotPermitted                exit 5   the kernel or a policy says no
     |   +-- BeingTraced             exit 5   a debugger holds it
-    +-- NotSupported                exit 6   this kernel, architecture or process kind cannot be tracked
+    +-- NotSupported                exit 6   not on this kernel, architecture or kind of process
     +-- TimedOut                    exit 7   not converged, not stopped or not answered in time
     +-- AlreadyTracked              exit 1   another tracker holds it
     +-- LogError                    exit 1   an iteration log cannot be read or written

@@ -4,7 +4,7 @@
 #include "api/error.h"
 
 int ut_fail(struct ut_error *error, const char *step, int err, int pid, uint64_t address,
-	    uint64_t length)
+            uint64_t length)
 {
 	snprintf(error->step, sizeof(error->step), "%s", step);
 	error->err = err;

@@ -1,0 +1,77 @@
+# One entry for everything: `make demo` and `make test` on a bare Debian 12 need nothing done first.
+#
+#     tools/packages.sh --> tools/venv.sh --> pip install -e . --> test, demo, bench, lint
+#     (apt, if missing)     (.venv/.ready)    (.venv/.built)
+#
+# The two stamps live inside .venv, so that removing .venv starts from nothing.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+# Python 3.11 or newer; empty means: let tools/venv.sh choose.
+PYTHON ?=
+# More arguments for pytest, e.g. make test ARGS='-k pageset -x'
+ARGS ?=
+
+VENV := .venv
+PY := $(VENV)/bin/python
+
+# What the compiled module is made of. Python files need no rebuild: the install is editable.
+COMPILED := setup.py $(wildcard uffdtrackd/native/build*.py uffdtrackd/native/api/*.h \
+	uffdtrackd/native/c/*.[ch] parasite/*.[chS] parasite/*.lds parasite/arch/*)
+
+.PHONY: build
+build: $(VENV)/.built ## Make .venv with the package built inside; uffdtrack is in .venv/bin
+
+.PHONY: demo
+demo: build ## Track a busy redis-server with a live table and prove that no write was missed
+	@tools/packages.sh test
+	@$(PY) demo/run.py $(ARGS)
+
+.PHONY: test
+test: build ## Run all tests, linters included
+	@tools/packages.sh test
+	@$(PY) -m pytest $(ARGS)
+
+.PHONY: lint
+lint: build ## Run only the linters and the checks on the sources
+	@$(PY) -m pytest -q tests/test_linters.py tests/test_floors.py $(ARGS)
+
+.PHONY: format
+format: build ## Rewrite the sources as ruff and clang-format want them
+	@$(PY) -m ruff check -q --fix-only . && $(PY) -m ruff format -q .
+	@git ls-files '*.c' '*.h' | xargs -r $(VENV)/bin/clang-format -i
+
+.PHONY: bench
+bench: build ## Measure the tracker beside the same work in plain C
+	@tools/packages.sh test
+	@$(PY) tests/bench/run.py $(ARGS)
+
+.PHONY: clean
+clean: ## Remove everything that make made
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f uffdtrackd/native/_native.c uffdtrackd/native/*.so uffdtrackd/_version.py
+	find demo tests tools uffdtrackd -name __pycache__ -type d -prune -exec rm -rf {} + || true
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+# A venv holds absolute paths: one that was moved, or made for another PYTHON, is made again.
+MADE_FOR := $(CURDIR) $(PYTHON)
+ifneq ($(MADE_FOR),$(file <$(VENV)/.made-for))
+.PHONY: $(VENV)/.ready
+endif
+
+$(VENV)/.ready: pyproject.toml tools/packages.sh tools/venv.sh
+	@tools/packages.sh build
+	@tools/venv.sh $(VENV) $(PYTHON)
+	@echo '$(MADE_FOR)' > $(VENV)/.made-for
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.ready $(COMPILED)
+	@echo '==> building uffdtrackd into $(VENV)'
+	@$(PY) -m pip install -qq --no-build-isolation --no-deps -e .
+	@touch $@
