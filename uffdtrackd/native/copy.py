@@ -1,0 +1,153 @@
+"""Reads a target's memory, and keeps a copy of it in a sparse file.
+
+    Memory(pid) --- read(start, length) ------------------> bytes
+        |     \\--- read_runs(runs) -----------------------> bytes of all runs
+        |
+        +---------- copy_to(fd, runs) --> fd at offset == address; returns what is unreadable
+        +---------- compare(fd, runs) --> pages that differ, pages that are unreadable
+    punch(fd, runs), nonzero(fd, runs): on the file alone
+
+Runs go in and come out as flat buffers of native unsigned 64-bit integers start, end, start,
+end, ...: bytes, sorted, disjoint, page aligned; what comes out is also merged. The GIL is
+released while C works.
+
+Reading a page that the target never touched may allocate one (shmem, hugetlb): callers read
+populated pages only.
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any
+
+from ._native import ffi, lib
+from .error import new_error, raised
+
+Runs = bytes | bytearray | memoryview
+"""A buffer of u64 pairs."""
+
+PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Memory:
+    """Reads the memory of one process.
+
+    pid: of the target; the caller makes sure that it is still the same process.
+    Raises NativeError: EPERM where ptrace access is refused (ptrace(2), PTRACE_MODE_ATTACH),
+    ESRCH when the process is gone.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._source: Any = ffi.new("struct ut_copy_source *")
+        self._source.pid = pid
+        self._source.page_size = PAGE_SIZE
+        # Without it PROT_NONE pages are unreadable and all else still works.
+        try:
+            self._mem_fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            self._mem_fd = -1
+        self._source.mem_fd = self._mem_fd
+
+    def close(self) -> None:
+        """Closes its file; may be called twice."""
+        if self._mem_fd >= 0:
+            os.close(self._mem_fd)
+        self._mem_fd = self._source.mem_fd = -1
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def read(self, start: int, length: int) -> bytes:
+        """The bytes [start, start + length), any alignment.
+
+        Raises NativeError (EFAULT) with the address of the first byte that cannot be read,
+        ValueError if the range is negative or leaves the address space.
+        """
+        if start < 0 or length < 0 or start + length > 1 << 64:
+            raise ValueError(f"not a range of addresses: {start:#x}+{length:#x}")
+        buffer = bytearray(length)
+        error = new_error()
+        if lib.ut_copy_read(self._source, start, length, ffi.from_buffer(buffer), error):
+            raise raised(error)
+        return bytes(buffer)
+
+    def read_runs(self, runs: Runs) -> bytes:
+        """The bytes of all runs, one after the other. Raises as read()."""
+        view = memoryview(runs).cast("B").cast("Q")
+        buffer = bytearray(sum(view[1::2]) - sum(view[::2]))
+        error = new_error()
+        pointer, count = _pairs(runs)
+        if lib.ut_copy_read_runs(self._source, pointer, count, ffi.from_buffer(buffer), error):
+            raise raised(error)
+        return bytes(buffer)
+
+    def copy_to(self, fd: int, runs: Runs) -> memoryview:
+        """Copies the pages of the runs to the same offsets of fd.
+
+        Returns the runs that could not be read; fd has zeros there.
+        """
+        unreadable = _new_runs()
+        error = new_error()
+        pointer, count = _pairs(runs)
+        if lib.ut_copy_to_fd(self._source, pointer, count, fd, unreadable, error):
+            raise raised(error)
+        return _view(unreadable)
+
+    def compare(self, fd: int, runs: Runs) -> tuple[memoryview, memoryview]:
+        """Compares the pages of the runs with the same offsets of fd; a hole reads zero.
+
+        Returns the runs that differ and those that cannot be read in the target; a page that
+        cannot be read differs if fd holds something there.
+        """
+        differ = _new_runs()
+        unreadable = _new_runs()
+        error = new_error()
+        pointer, count = _pairs(runs)
+        if lib.ut_copy_compare(self._source, pointer, count, fd, differ, unreadable, error):
+            raise raised(error)
+        return _view(differ), _view(unreadable)
+
+
+def punch(fd: int, runs: Runs) -> None:
+    """Makes the runs holes of fd again (fallocate(2)). Raises NativeError."""
+    error = new_error()
+    pointer, count = _pairs(runs)
+    if lib.ut_copy_punch(pointer, count, fd, error):
+        raise raised(error)
+
+
+def nonzero(fd: int, runs: Runs) -> memoryview:
+    """The pages of the runs that hold a byte other than zero in fd. Raises NativeError."""
+    found = _new_runs()
+    error = new_error()
+    pointer, count = _pairs(runs)
+    if lib.ut_copy_nonzero(pointer, count, PAGE_SIZE, fd, found, error):
+        raise raised(error)
+    return _view(found)
+
+
+def _pairs(runs: Runs) -> tuple[Any, int]:
+    buffer = ffi.from_buffer("uint64_t[]", runs)
+    return buffer, len(buffer) // 2
+
+
+def _new_runs() -> Any:
+    return ffi.gc(ffi.new("struct ut_copy_runs *"), lib.ut_copy_free)
+
+
+def _view(found: Any) -> memoryview:
+    """The runs of a struct ut_copy_runs."""
+    if not found.n:
+        return memoryview(b"").cast("Q")
+    # Copied: lists of differences are short, and a view must not outlive the C memory.
+    return memoryview(bytes(ffi.buffer(found.runs, found.n * 16))).cast("Q")
