@@ -17,6 +17,8 @@ ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
+# For what runs other programs: uffdtrack, and the redis-server that `programs` leaves there.
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY)
 
 # What the compiled module is made of. Python files need no rebuild: the install is editable.
 COMPILED := setup.py $(wildcard uffdtrackd/native/build*.py uffdtrackd/native/api/*.h \
@@ -26,14 +28,12 @@ COMPILED := setup.py $(wildcard uffdtrackd/native/build*.py uffdtrackd/native/ap
 build: $(VENV)/.built ## Make .venv with the package built inside; uffdtrack is in .venv/bin
 
 .PHONY: demo
-demo: build ## Track a busy redis-server with a live table and prove that no write was missed
-	@tools/packages.sh test
-	@$(PY) demo/run.py $(ARGS)
+demo: programs ## Track a busy redis-server with a live table and prove that no write was missed
+	@$(RUN) demo/run.py $(ARGS)
 
 .PHONY: test
-test: build ## Run all tests, linters included
-	@tools/packages.sh test
-	@$(PY) -m pytest $(ARGS)
+test: programs ## Run all tests, linters included
+	@$(RUN) -m pytest $(ARGS)
 
 .PHONY: lint
 lint: build ## Run only the linters and the checks on the sources
@@ -45,9 +45,8 @@ format: build ## Rewrite the sources as ruff and clang-format want them
 	@git ls-files '*.c' '*.h' | xargs -r $(VENV)/bin/clang-format -i
 
 .PHONY: bench
-bench: build ## Measure the tracker beside the same work in plain C
-	@tools/packages.sh test
-	@$(PY) tests/bench/run.py $(ARGS)
+bench: programs ## Measure the tracker beside the same work in plain C
+	@$(RUN) tests/bench/run.py $(ARGS)
 
 .PHONY: clean
 clean: ## Remove everything that make made
@@ -58,6 +57,14 @@ clean: ## Remove everything that make made
 .PHONY: help
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+# Debian's redis-tools holds the server too, under a name of its own; see tools/packages.sh.
+.PHONY: programs
+programs: build
+	@tools/packages.sh test
+	@command -v redis-server >/dev/null || { \
+		binary=$$(command -v redis-check-rdb) && ln -sfn "$$binary" $(VENV)/bin/redis-server; \
+	} || echo 'warning: no redis-server here: what needs it will fail' >&2
 
 # A venv holds absolute paths: one that was moved, or made for another PYTHON, is made again.
 MADE_FOR := $(CURDIR) $(PYTHON)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,9 @@ import pytest
 
 from tests import preflight, victim
 from tests.victim import Victim
+
+# As `make test` has it: uffdtrack, and on Debian redis-server, are beside this Python.
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
