@@ -1,10 +1,9 @@
 /*
- * What all victims share: the protocol with tests/victim.py, and random numbers from a
- * seed.
+ * What all victims share: the protocol with tests/victim.py, and random numbers.
  *
- *   stdout "ready"  -> the test goes on          stdin "stop" or its end -> check, "ok",
- * exit 0 victim_fail()   -> the reason on stdout and stderr, exit 1: the test sees no
- * "ok"
+ *   stdout: "ready"               the test goes on
+ *   stdin:  "stop", or its end    check the memory, print "ok", exit 0
+ *   victim_fail()                 the reason on stdout and stderr, exit 1: no "ok"
  */
 #ifndef VICTIM_H
 #define VICTIM_H
