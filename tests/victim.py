@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import select
+import shutil
 import subprocess
 import tempfile
 import time
@@ -83,8 +84,15 @@ class Victim:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by kill())
         self._lines: list[str] = []
         self._rest = b""
+        self._public: tempfile.TemporaryDirectory[str] | None = None
+        program = self.argv[0]
+        if user is not None and Path(program).is_relative_to(CACHE):
+            # Another user may not walk into this checkout (below /root, say): it runs a copy.
+            self._public = tempfile.TemporaryDirectory(prefix="victim-")
+            Path(self._public.name).chmod(0o711)
+            program = shutil.copy2(program, self._public.name)
         self.process = subprocess.Popen(
-            self.argv,
+            [program, *self.argv[1:]],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -172,6 +180,8 @@ class Victim:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+        if self._public is not None:
+            self._public.cleanup()
         for stream in (self.process.stdin, self.process.stdout, self._stderr):
             if stream is not None:
                 try:

@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import (
+from ..model.errors import (
     AlreadyTracked,
     NotPermitted,
     NotSupported,

@@ -17,7 +17,7 @@ import select
 import struct
 from dataclasses import dataclass, field
 
-from ..errors import (
+from ..model.errors import (
     NotPermitted,
     NotSupported,
     TargetExecuted,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import pwd
 
-from ..errors import BeingTraced, NotPermitted
+from ..model.errors import BeingTraced, NotPermitted
 from . import procfs
 
 CAP_SYS_PTRACE = 19
