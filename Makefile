@@ -46,7 +46,7 @@ format: build ## Rewrite the sources as ruff and clang-format want them
 
 .PHONY: bench
 bench: programs ## Measure the tracker beside the same work in plain C
-	@$(RUN) tests/bench/run.py $(ARGS)
+	@$(RUN) -m tests.bench.run $(ARGS)
 
 .PHONY: clean
 clean: ## Remove everything that make made

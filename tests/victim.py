@@ -39,22 +39,22 @@ class VictimFailed(AssertionError):
     """A victim hung, died or found its own memory damaged: the message has what it printed."""
 
 
-def build(name: str, cflags: Sequence[str] = ()) -> Path:
-    """Compile tests/targets/NAME.c unless the same source, headers and flags were compiled before.
+def build(name: str, cflags: Sequence[str] = (), folder: Path = TARGETS) -> Path:
+    """Compile FOLDER/NAME.c unless the same source, headers and flags were compiled before.
 
     Returns the path of the program. Raises subprocess.CalledProcessError if gcc complains.
     """
-    source = TARGETS / f"{name}.c"
+    source = folder / f"{name}.c"
     key = hashlib.sha256()
-    for path in (source, *sorted(TARGETS.glob("*.h"))):
+    for path in (source, *sorted(folder.glob("*.h"))):
         key.update(path.read_bytes())
     key.update(repr((CC, CFLAGS, tuple(cflags))).encode())
     program = CACHE / f"{name}-{key.hexdigest()[:16]}"
     if not program.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         # Renamed when complete: two test runs may build at once.
-        with tempfile.TemporaryDirectory(dir=CACHE) as folder:
-            made = Path(folder) / name
+        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+            made = Path(scratch) / name
             # Flags after the source too: libraries (-lrt) must come behind it.
             subprocess.run([CC, *CFLAGS, str(source), "-o", str(made), *cflags], check=True)
             made.rename(program)

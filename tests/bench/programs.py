@@ -1,0 +1,92 @@
+"""The C programs of this folder as processes that answer commands with integers.
+
+    victim.c   is measured: memory, regions, threads in any amount
+    ref_*.c    do what the tracker does with nothing around it, and time it themselves
+
+kernel.h describes the line protocol. The clock of each answer is read inside the program, so the
+pipe between us is in none of the numbers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests import victim
+
+FOLDER = Path(__file__).resolve().parent
+MIB = 1 << 20
+PAGE = 4096
+
+
+class Program:
+    """A started program of this folder; `with` it. `numbers` are those of its first line.
+
+    Raises tests.victim.VictimFailed if it dies or stays silent.
+    """
+
+    def __init__(self, name: str, *args: object) -> None:
+        path = victim.build(name, ("-O2",), FOLDER)
+        self._process = victim.Victim([str(path), *map(str, args)], ready="")
+        try:
+            self.numbers = self._parse("ready", self._process.line())
+        except BaseException:
+            self._process.kill()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+
+    @staticmethod
+    def _parse(word: str, line: str) -> list[int]:
+        first, *rest = line.split()
+        if first != word:
+            raise victim.VictimFailed(f"expected {word!r}, got {line!r}")
+        return [int(part) for part in rest]
+
+    def send(self, command: str) -> None:
+        self._process.send(command)
+
+    def answer(self) -> list[int]:
+        return self._parse("ok", self._process.line())
+
+    def ask(self, command: str) -> list[int]:
+        """Send a command, return the integers of its answer."""
+        self.send(command)
+        return self.answer()
+
+
+class Target(Program):
+    """victim.c: `pid`, the arena `start`..`end` in bytes, its number of `pages`."""
+
+    def __init__(self, mib: int, *, regions: int = 0, threads: int = 1) -> None:
+        super().__init__("victim", mib, regions, threads)
+        self.pid, self.start, self.end, self.site = self.numbers
+        self.pages = (self.end - self.start) // PAGE
+        self._seed = 0
+
+    def dirty(self, count: int) -> int:
+        """Write `count` different pages in a random order that is never the same; ns it took."""
+        self._seed += 1
+        return self.ask(f"dirty {count} {self._seed}")[0]
+
+    def touch(self) -> int:
+        """Write every page in order; ns it took."""
+        return self.ask("touch")[0]
+
+    def scanner(self) -> Program:
+        """The bare scan over this target's arena."""
+        return Program("ref_scan", self.pid, self.start, self.end)
+
+    def stopper(self, waiting: str = "yield") -> Program:
+        """The bare stop and three calls in this target's main thread."""
+        return Program("ref_attach", self.pid, self.site, waiting)

@@ -1,0 +1,175 @@
+/*
+ * The process that is measured: MIB of populated private memory in 4 KiB pages, REGIONS
+ * one-page mappings beside it and THREADS threads asleep in pause(), so that each cost
+ * can be grown alone. Its main thread sleeps in read(2) on stdin between commands, a call
+ * that restarts by itself.
+ *
+ *   victim MIB REGIONS THREADS
+ *   <- "ready PID START END SITE"   the arena; the address of a syscall instruction
+ *   -> "track"                      make a userfaultfd and register everything: <- "ok
+ * REFUSED"
+ *   -> "dirty COUNT SEED"           write COUNT different pages in random order: <- "ok
+ * NS"
+ *   -> "touch"                      write every page of the arena in order:      <- "ok
+ * NS"
+ *   -> "spin MS"                    run in user mode, reading the clock:         <- "ok
+ * GAP_NS"
+ *
+ * GAP_NS is the longest time between two readings: what a stop costs as the target itself
+ * sees it.
+ *
+ * The permutation behind "dirty" needs no memory: a table would be dirty pages of its
+ * own.
+ */
+#include "kernel.h"
+#include <pthread.h>
+#include <signal.h>
+
+static unsigned char *arena;
+static uint64_t arena_pages;
+
+__asm__(".globl injection_site\ninjection_site: syscall\nret\n");
+extern const char injection_site[];
+
+static void *asleep(void *unused)
+{
+	for (;;)
+		pause();
+	return unused;
+}
+
+static void start_threads(int count)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 65536);
+	for (int i = 0; i < count; i++)
+		if ((errno = pthread_create(&thread, &attr, asleep, NULL)))
+			die("pthread_create");
+}
+
+/* Every second page differs in protection, so that no two of them can merge. */
+static void make_regions(uint64_t count)
+{
+	unsigned char *p;
+
+	if (!count)
+		return;
+	p = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+	         -1, 0);
+	if (p == MAP_FAILED)
+		die("mmap");
+	for (uint64_t i = 0; i < count; i++)
+		p[i * PAGE] = 1;
+	for (uint64_t i = 1; i < count; i += 2)
+		if (mprotect(p + i * PAGE, PAGE, PROT_READ))
+			die("mprotect");
+}
+
+/* A bijection of [0, 2^bits): each step can be undone; values past the end are walked on.
+ */
+static uint64_t permute(uint64_t x, unsigned bits, uint64_t seed)
+{
+	uint64_t mask = (1ull << bits) - 1;
+
+	do {
+		x = (x + seed) & mask;
+		for (int round = 0; round < 3; round++) {
+			x = (x * (2 * seed + 0x9e3779b97f4a7c15ull)) & mask;
+			x ^= x >> (bits / 2 + 1);
+		}
+	} while (x >= arena_pages);
+	return x;
+}
+
+static uint64_t dirty(uint64_t count, uint64_t seed)
+{
+	uint64_t start = now_ns();
+	unsigned bits = 2;
+
+	while ((1ull << bits) < arena_pages)
+		bits++;
+	for (uint64_t i = 0; i < count; i++)
+		arena[permute(i, bits, seed) * PAGE + (seed % 4096)]++;
+	return now_ns() - start;
+}
+
+static uint64_t touch(void)
+{
+	uint64_t start = now_ns();
+
+	for (uint64_t i = 0; i < arena_pages; i++)
+		*(volatile unsigned char *)(arena + i * PAGE) = (unsigned char)i;
+	return now_ns() - start;
+}
+
+static uint64_t spin(uint64_t ms)
+{
+	uint64_t last = now_ns(), until = last + ms * 1000000, longest = 0;
+
+	while (last < until) {
+		uint64_t now = now_ns();
+
+		if (now - last > longest)
+			longest = now - last;
+		last = now;
+	}
+	return longest;
+}
+
+/* One call a mapping, as read from maps: whole mappings, so that none is split. */
+static unsigned track(void)
+{
+	static char line[512];
+	unsigned refused = 0;
+	uint64_t start, end;
+	int uffd = make_uffd();
+	FILE *maps = fopen("/proc/self/maps", "re");
+
+	if (!maps)
+		die("maps");
+	while (fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%lx-%lx", &start, &end) == 2 &&
+		    register_wp(uffd, start, end))
+			refused++;
+	fclose(maps);
+	return refused;
+}
+
+int main(int argc, char **argv)
+{
+	char line[128];
+	uint64_t count, seed;
+
+	if (argc != 4)
+		return 2;
+	arena_pages = strtoull(argv[1], NULL, 10) << 8;
+	arena = mmap(NULL, arena_pages * PAGE, PROT_READ | PROT_WRITE,
+	             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (arena == MAP_FAILED || madvise(arena, arena_pages * PAGE, MADV_NOHUGEPAGE))
+		die("arena");
+	touch();
+	make_regions(strtoull(argv[2], NULL, 10));
+	start_threads(atoi(argv[3]) - 1);
+
+	printf("ready %d %lu %lu %lu\n", getpid(), (unsigned long)arena,
+	       (unsigned long)arena + arena_pages * PAGE, (unsigned long)injection_site);
+	fflush(stdout);
+	while (fgets(line, sizeof(line), stdin)) {
+		if (sscanf(line, "dirty %lu %lu", &count, &seed) == 2 &&
+		    count <= arena_pages)
+			printf("ok %lu\n", dirty(count, seed));
+		else if (!strcmp(line, "touch\n"))
+			printf("ok %lu\n", touch());
+		else if (sscanf(line, "spin %lu", &count) == 1)
+			printf("ok %lu\n", spin(count));
+		else if (!strcmp(line, "track\n"))
+			printf("ok %u\n", track());
+		else
+			printf("what\n");
+		fflush(stdout);
+	}
+	return 0;
+}
