@@ -96,12 +96,12 @@ class Memory:
 
         Returns the runs that could not be read; fd has zeros there.
         """
-        unreadable = _new_runs()
+        unreadable = new_runs()
         error = new_error()
         pointer, count = _pairs(runs)
         if lib.ut_copy_to_fd(self._source, pointer, count, fd, unreadable, error):
             raise raised(error)
-        return _view(unreadable)
+        return view_of(unreadable)
 
     def compare(self, fd: int, runs: Runs) -> tuple[memoryview, memoryview]:
         """Compares the pages of the runs with the same offsets of fd; a hole reads zero.
@@ -109,13 +109,13 @@ class Memory:
         Returns the runs that differ and those that cannot be read in the target; a page that
         cannot be read differs if fd holds something there.
         """
-        differ = _new_runs()
-        unreadable = _new_runs()
+        differ = new_runs()
+        unreadable = new_runs()
         error = new_error()
         pointer, count = _pairs(runs)
         if lib.ut_copy_compare(self._source, pointer, count, fd, differ, unreadable, error):
             raise raised(error)
-        return _view(differ), _view(unreadable)
+        return view_of(differ), view_of(unreadable)
 
 
 def punch(fd: int, runs: Runs) -> None:
@@ -128,12 +128,12 @@ def punch(fd: int, runs: Runs) -> None:
 
 def nonzero(fd: int, runs: Runs) -> memoryview:
     """The pages of the runs that hold a byte other than zero in fd. Raises NativeError."""
-    found = _new_runs()
+    found = new_runs()
     error = new_error()
     pointer, count = _pairs(runs)
     if lib.ut_copy_nonzero(pointer, count, PAGE_SIZE, fd, found, error):
         raise raised(error)
-    return _view(found)
+    return view_of(found)
 
 
 def _pairs(runs: Runs) -> tuple[Any, int]:
@@ -141,11 +141,11 @@ def _pairs(runs: Runs) -> tuple[Any, int]:
     return buffer, len(buffer) // 2
 
 
-def _new_runs() -> Any:
+def new_runs() -> Any:
     return ffi.gc(ffi.new("struct ut_copy_runs *"), lib.ut_copy_free)
 
 
-def _view(found: Any) -> memoryview:
+def view_of(found: Any) -> memoryview:
     """The runs of a struct ut_copy_runs."""
     if not found.n:
         return memoryview(b"").cast("Q")

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #include "api/copy.h"
+#include "runs_list.h"
 
 /* 512 pieces: the kernel keeps up to 8 on its stack and allocates for more, and
  * past some hundreds the cost of the call itself no longer shows. 1 MiB stays in
@@ -76,8 +77,8 @@ void ut_copy_free(struct ut_copy_runs *runs)
 	memset(runs, 0, sizeof(*runs));
 }
 
-static int append(struct ut_copy_runs *list, uint64_t start, uint64_t end,
-                  struct ut_error *error)
+int ut_runs_append(struct ut_copy_runs *list, uint64_t start, uint64_t end,
+                   struct ut_error *error)
 {
 	if (list->n && list->runs[2 * list->n - 1] == start) {
 		list->runs[2 * list->n - 1] = end;
@@ -153,7 +154,7 @@ static int gather(const struct ut_copy_source *source, struct batch *batch, char
 			if (!unreadable)
 				return ut_fail(error, "read the target's memory", EFAULT,
 				               source->pid, address, skip);
-			if (append(unreadable, address, address + skip, error))
+			if (ut_runs_append(unreadable, address, address + skip, error))
 				return -1;
 			memset(buffer, 0, skip);
 			got = (ssize_t)skip;
@@ -274,7 +275,8 @@ static int list_differences(uint64_t address, uint64_t length, uint64_t page_siz
 {
 	for (uint64_t done = 0; done < length; done += page_size) {
 		if (memcmp(a + done, b + done, page_size) &&
-		    append(differ, address + done, address + done + page_size, error))
+		    ut_runs_append(differ, address + done, address + done + page_size,
+		                   error))
 			return -1;
 	}
 	return 0;
