@@ -103,8 +103,10 @@ class Memory:
             raise raised(error)
         return view_of(unreadable)
 
-    def compare(self, fd: int, runs: Runs) -> tuple[memoryview, memoryview]:
-        """Compares the pages of the runs with the same offsets of fd; a hole reads zero.
+    def compare(self, fd: int, runs: Runs, shift: int = 0) -> tuple[memoryview, memoryview]:
+        """Compares the pages of the runs with fd at offset address + shift; a hole reads zero.
+
+        shift: 0 for a shadow; for the file that a region maps, its offset minus its start.
 
         Returns the runs that differ and those that cannot be read in the target; a page that
         cannot be read differs if fd holds something there.
@@ -113,7 +115,7 @@ class Memory:
         unreadable = new_runs()
         error = new_error()
         pointer, count = _pairs(runs)
-        if lib.ut_copy_compare(self._source, pointer, count, fd, differ, unreadable, error):
+        if lib.ut_copy_compare(self._source, pointer, count, fd, shift, differ, unreadable, error):
             raise raised(error)
         return view_of(differ), view_of(unreadable)
 

@@ -40,12 +40,12 @@ int ut_copy_read_runs(const struct ut_copy_source *source, const uint64_t *runs,
 int ut_copy_to_fd(const struct ut_copy_source *source, const uint64_t *runs, uint64_t n,
                   int fd, struct ut_copy_runs *unreadable, struct ut_error *error);
 
-/* Compares the pages of the runs with the same offsets of fd, where a hole
+/* Compares the pages of the runs with fd at offset address + shift, where a hole
  * reads zero. *differ: pages whose bytes differ. *unreadable: pages that could
  * not be compared. */
 int ut_copy_compare(const struct ut_copy_source *source, const uint64_t *runs, uint64_t n,
-                    int fd, struct ut_copy_runs *differ, struct ut_copy_runs *unreadable,
-                    struct ut_error *error);
+                    int fd, int64_t shift, struct ut_copy_runs *differ,
+                    struct ut_copy_runs *unreadable, struct ut_error *error);
 
 /* The pages of the runs that hold a byte other than zero in fd. */
 int ut_copy_nonzero(const uint64_t *runs, uint64_t n, uint64_t page_size, int fd,

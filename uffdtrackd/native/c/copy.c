@@ -283,8 +283,8 @@ static int list_differences(uint64_t address, uint64_t length, uint64_t page_siz
 }
 
 int ut_copy_compare(const struct ut_copy_source *source, const uint64_t *runs, uint64_t n,
-                    int fd, struct ut_copy_runs *differ, struct ut_copy_runs *unreadable,
-                    struct ut_error *error)
+                    int fd, int64_t shift, struct ut_copy_runs *differ,
+                    struct ut_copy_runs *unreadable, struct ut_error *error)
 {
 	struct cursor cursor = {runs, n, 0, 0};
 	struct batch batch;
@@ -305,7 +305,8 @@ int ut_copy_compare(const struct ut_copy_source *source, const uint64_t *runs, u
 			uint64_t address = (uint64_t)batch.piece[i].iov_base;
 			uint64_t length = batch.piece[i].iov_len;
 
-			if (read_all(fd, ours + done, length, address, error) ||
+			if (read_all(fd, ours + done, length, address + (uint64_t)shift,
+			             error) ||
 			    list_differences(address, length, source->page_size,
 			                     ours + done, theirs + done, differ, error))
 				goto out;
