@@ -41,8 +41,9 @@ lint: build ## Run only the linters and the checks on the sources
 
 .PHONY: format
 format: build ## Rewrite the sources as ruff and clang-format want them
-	@$(PY) -m ruff check -q --fix-only . && $(PY) -m ruff format -q .
-	@git ls-files '*.c' '*.h' | xargs -r $(VENV)/bin/clang-format -i
+	@files=$$(git ls-files -co --exclude-standard '*.py' '*.pyi'); \
+		$(PY) -m ruff check -q --fix-only $$files; $(PY) -m ruff format -q $$files
+	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs -r $(VENV)/bin/clang-format -i
 
 .PHONY: bench
 bench: programs ## Measure the tracker beside the same work in plain C
