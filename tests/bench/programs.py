@@ -70,7 +70,7 @@ class Target(Program):
 
     def __init__(self, mib: int, *, regions: int = 0, threads: int = 1) -> None:
         super().__init__("victim", mib, regions, threads)
-        self.pid, self.start, self.end, self.site = self.numbers
+        self.pid, self.site, self.start, self.end, *self._regions = self.numbers
         self.pages = (self.end - self.start) // PAGE
         self._seed = 0
 
@@ -83,9 +83,17 @@ class Target(Program):
         """Write every page in order; ns it took."""
         return self.ask("touch")[0]
 
+    def spin(self, milliseconds: int) -> None:
+        """Start running in user mode; answer() then gives the longest gap it saw, in ns."""
+        self.send(f"spin {milliseconds}")
+        state = Path(f"/proc/{self.pid}/stat")
+        while state.read_text().rpartition(")")[2].split()[0] != "R":
+            pass
+
     def scanner(self) -> Program:
-        """The bare scan over this target's arena."""
-        return Program("ref_scan", self.pid, self.start, self.end)
+        """The bare scan over this target's arena, and over its many regions where it has them."""
+        regions = self._regions if self._regions[1] else []
+        return Program("ref_scan", self.pid, self.start, self.end, *regions)
 
     def stopper(self, waiting: str = "yield") -> Program:
         """The bare stop and three calls in this target's main thread."""

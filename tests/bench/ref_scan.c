@@ -3,7 +3,7 @@
  * the victim registered itself, straight from C. It finds no new memory, tells no
  * discarded page and merges nothing; no tracker built on this interface can be cheaper.
  *
- *   ref_scan PID START END
+ *   ref_scan PID START END [START END]   one call for each range; their sums are told
  *   -> "clear"  get and clear (also arms)   <- "ok NS PAGES RUNS"
  *   -> "get"    only get                    <- "ok NS PAGES RUNS"
  */
@@ -20,40 +20,42 @@ static struct scan_region *vec;
  * the last emptying. Going on from there would walk the tail a second time. A vec with
  * room left says that all was walked.
  */
-static void scan(int pagemap, uint64_t start, uint64_t end, uint64_t flags)
+static void scan(int pagemap, char **ranges, uint64_t flags)
 {
-	struct scan_arg arg = {
-		.size = sizeof(arg),
-		.flags = flags,
-		.start = start,
-		.end = end,
-		.vec = (uint64_t)vec,
-		.vec_len = VEC_LEN,
-		.category_mask = SCAN_WRITTEN,
-		.return_mask = SCAN_WRITTEN,
-	};
-	uint64_t pages = 0, before = now_ns(), ns;
-	long runs = ioctl(pagemap, SCAN_IOCTL, &arg);
+	uint64_t pages = 0, runs = 0, ns = 0;
 
-	ns = now_ns() - before;
-	if (runs < 0 || runs == VEC_LEN)
-		die("PAGEMAP_SCAN");
-	for (long i = 0; i < runs; i++)
-		pages += (vec[i].end - vec[i].start) / PAGE;
-	printf("ok %lu %lu %ld %lu\n", ns, pages, runs, end - arg.walk_end);
+	for (; *ranges; ranges += 2) {
+		struct scan_arg arg = {
+			.size = sizeof(arg),
+			.flags = flags,
+			.start = strtoull(ranges[0], NULL, 10),
+			.end = strtoull(ranges[1], NULL, 10),
+			.vec = (uint64_t)vec,
+			.vec_len = VEC_LEN,
+			.category_mask = SCAN_WRITTEN,
+			.return_mask = SCAN_WRITTEN,
+		};
+		uint64_t before = now_ns();
+		long n = ioctl(pagemap, SCAN_IOCTL, &arg);
+
+		ns += now_ns() - before;
+		if (n < 0 || n == VEC_LEN)
+			die("PAGEMAP_SCAN");
+		for (long i = 0; i < n; i++)
+			pages += (vec[i].end - vec[i].start) / PAGE;
+		runs += (uint64_t)n;
+	}
+	printf("ok %lu %lu %lu\n", ns, pages, runs);
 }
 
 int main(int argc, char **argv)
 {
-	uint64_t start, end;
 	char line[64];
 	int pagemap;
 
-	if (argc != 4)
+	if (argc < 4 || argc % 2)
 		return 2;
 	pagemap = open_proc(atoi(argv[1]), "pagemap");
-	start = strtoull(argv[2], NULL, 10);
-	end = strtoull(argv[3], NULL, 10);
 	vec = mmap(NULL, VEC_LEN * sizeof(*vec), PROT_READ | PROT_WRITE,
 	           MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (vec == MAP_FAILED)
@@ -62,9 +64,9 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
 		if (!strcmp(line, "clear\n"))
-			scan(pagemap, start, end, SCAN_WP_MATCHING);
+			scan(pagemap, argv + 2, SCAN_WP_MATCHING);
 		else if (!strcmp(line, "get\n"))
-			scan(pagemap, start, end, 0);
+			scan(pagemap, argv + 2, 0);
 		else
 			printf("what\n");
 		fflush(stdout);

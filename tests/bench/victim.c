@@ -5,7 +5,8 @@
  * that restarts by itself.
  *
  *   victim MIB REGIONS THREADS
- *   <- "ready PID START END SITE"   the arena; the address of a syscall instruction
+ *   <- "ready PID SITE START END START END"   the address of a syscall instruction, the
+ * arena and the stretch of one-page mappings
  *   -> "track"                      make a userfaultfd and register everything: <- "ok
  * REFUSED"
  *   -> "dirty COUNT SEED"           write COUNT different pages in random order: <- "ok
@@ -51,12 +52,12 @@ static void start_threads(int count)
 }
 
 /* Every second page differs in protection, so that no two of them can merge. */
-static void make_regions(uint64_t count)
+static uint64_t make_regions(uint64_t count)
 {
 	unsigned char *p;
 
 	if (!count)
-		return;
+		return 0;
 	p = mmap(NULL, count * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 	         -1, 0);
 	if (p == MAP_FAILED)
@@ -66,6 +67,7 @@ static void make_regions(uint64_t count)
 	for (uint64_t i = 1; i < count; i += 2)
 		if (mprotect(p + i * PAGE, PAGE, PROT_READ))
 			die("mprotect");
+	return (uint64_t)p;
 }
 
 /* A bijection of [0, 2^bits): each step can be undone; values past the end are walked on.
@@ -141,7 +143,7 @@ static unsigned track(void)
 int main(int argc, char **argv)
 {
 	char line[128];
-	uint64_t count, seed;
+	uint64_t count, seed, regions;
 
 	if (argc != 4)
 		return 2;
@@ -151,11 +153,13 @@ int main(int argc, char **argv)
 	if (arena == MAP_FAILED || madvise(arena, arena_pages * PAGE, MADV_NOHUGEPAGE))
 		die("arena");
 	touch();
-	make_regions(strtoull(argv[2], NULL, 10));
+	count = strtoull(argv[2], NULL, 10);
+	regions = make_regions(count);
 	start_threads(atoi(argv[3]) - 1);
 
-	printf("ready %d %lu %lu %lu\n", getpid(), (unsigned long)arena,
-	       (unsigned long)arena + arena_pages * PAGE, (unsigned long)injection_site);
+	printf("ready %d %lu %lu %lu %lu %lu\n", getpid(), (uint64_t)injection_site,
+	       (uint64_t)arena, (uint64_t)arena + arena_pages * PAGE, regions,
+	       regions + count * PAGE);
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
 		if (sscanf(line, "dirty %lu %lu", &count, &seed) == 2 &&
