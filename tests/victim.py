@@ -136,7 +136,10 @@ class Victim:
         return self.line(timeout)
 
     def line(self, timeout: float = PATIENCE) -> str:
-        """Next line of stdout without its end. Raises VictimFailed at end of file or on timeout."""
+        """Next line of stdout without its end.
+
+        Raises VictimFailed at end of file, on timeout, or if the line says FAILED.
+        """
         assert self.process.stdout is not None
         fd = self.process.stdout.fileno()
         limit = time.monotonic() + timeout
@@ -149,7 +152,10 @@ class Victim:
                 raise self._failure("ended")
             *lines, self._rest = (self._rest + data).split(b"\n")
             self._lines += [line.decode(errors="replace") for line in lines]
-        return self._lines.pop(0)
+        line = self._lines.pop(0)
+        if line.startswith("FAILED "):
+            raise self._failure(line)
+        return line
 
     def wait_for(self, text: str, timeout: float = PATIENCE) -> str:
         """Read lines until one contains `text`; returns that line."""

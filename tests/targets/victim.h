@@ -3,7 +3,7 @@
  *
  *   stdout: "ready"               the test goes on
  *   stdin:  "stop", or its end    check the memory, print "ok", exit 0
- *   victim_fail()                 the reason on stdout and stderr, exit 1: no "ok"
+ *   victim_fail()                 "FAILED why" on stdout and stderr, exit 1: no "ok"
  */
 #ifndef VICTIM_H
 #define VICTIM_H
@@ -28,10 +28,11 @@ victim_fail(const char *format, ...)
 	int length;
 
 	va_start(args, format);
-	length = vsnprintf(text, sizeof(text) - 8, format, args);
+	length = vsnprintf(text + 7, sizeof(text) - 16, format, args) + 7;
 	va_end(args);
-	if (length > (int)sizeof(text) - 9)
-		length = (int)sizeof(text) - 9;
+	memcpy(text, "FAILED ", 7);
+	if (length > (int)sizeof(text) - 10)
+		length = (int)sizeof(text) - 10;
 	text[length++] = '\n';
 	/* write(2): stdio's lock may be held by the thread that we interrupt. */
 	if (write(STDOUT_FILENO, text, length) < 0 ||
