@@ -8,6 +8,8 @@
 #include <sys/types.h>
 #include <sys/user.h>
 
+#include "arch/frame.h" /* of the parasite */
+
 struct ut_regs {
 	struct user_regs_struct user;
 };
@@ -37,6 +39,24 @@ long ut_regs_call(const struct ut_regs *regs);
 long ut_regs_result(const struct ut_regs *regs);
 void ut_regs_set_result(struct ut_regs *regs, long result);
 uint64_t ut_regs_ip(const struct ut_regs *regs);
+
+uint64_t ut_regs_stuck(
+	const struct ut_regs *regs); /* what the parasite's entry leaves on failure */
+
+/* Makes a stopped thread enter `call` when it is resumed; site: a system call
+ * instruction. */
+void ut_regs_to_call(struct ut_regs *regs, uint64_t site, long call,
+                     const uint64_t args[6]);
+/* Makes it run from ip with a stack and one argument, as the parasite's entry wants it.
+ */
+void ut_regs_to_code(struct ut_regs *regs, uint64_t ip, uint64_t stack,
+                     uint64_t argument);
+
+/*
+ * What the parasite has to load to put the thread back without the kernel's help: the
+ * registers, with an interrupted call set up to be run again or gone on with.
+ */
+void ut_regs_cure(const struct ut_regs *regs, bool rerun, struct parasite_frame *frame);
 
 /* The two bytes before ip, as memory holds them, are a 64-bit system call instruction. */
 bool ut_syscall_insn(const unsigned char bytes[UT_SYSCALL_BYTES]);

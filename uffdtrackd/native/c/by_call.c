@@ -1,0 +1,61 @@
+/*
+ * The userfaultfd by one injected userfaultfd(2): for trackers that may not open
+ * /dev/userfaultfd, and for targets in which nothing can be mapped (no room for another
+ * mapping, or a policy against anonymous executable memory).
+ *
+ * Without privilege in the target the kernel gives only one that does not see faults from
+ * kernel mode. That is as good for asynchronous write-protection, which never delivers a
+ * fault to anybody; a handler that must see them all cannot use it.
+ */
+#include "c/window.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef UFFD_USER_MODE_ONLY /* linux/userfaultfd.h, Linux 5.11 */
+#define UFFD_USER_MODE_ONLY 1
+#endif
+
+static int create(struct ut_window *window, uint64_t flags, long *result,
+                  struct ut_error *error)
+{
+	uint64_t args[6] = {flags};
+
+	for (int tries = 0;; tries++) {
+		if (ut_remote_call(&window->remote, SYS_userfaultfd, args, result, error))
+			return -1;
+		if (*result != -EMFILE || tries ||
+		    !ut_limits_raise(&window->limits, window->remote.tid, EMFILE,
+		                     &window->fault))
+			return 0;
+	}
+}
+
+int ut_by_call(struct ut_window *window, struct ut_error *error)
+{
+	uint64_t flags = O_CLOEXEC | O_NONBLOCK;
+	pid_t tid = window->remote.tid;
+	long fd;
+
+	if (create(window, flags, &fd, error))
+		return -1;
+	if (fd == -EPERM) {
+		window->result->user_mode_only = 1;
+		if (create(window, flags | UFFD_USER_MODE_ONLY, &fd, error))
+			return -1;
+	}
+	if (fd < 0)
+		return ut_fail(error, "userfaultfd in the target", (int)-fd, tid, 0, 0);
+	window->target_fd = (int32_t)fd; /* closed there with everything else */
+
+	if (ut_fault_call(&window->fault, UT_FAULT_TRACER))
+		window->uffd = -1;
+	else
+		window->uffd = (int)syscall(SYS_pidfd_getfd, window->pidfd, fd, 0);
+	if (window->uffd < 0)
+		return ut_fail(error, "pidfd_getfd", errno, tid, 0, 0);
+	ut_fault_point(&window->fault, UT_POINT_RECEIVED);
+	return 0;
+}

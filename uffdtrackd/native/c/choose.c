@@ -1,0 +1,212 @@
+/* Rates the threads of a process by what a stop would do to them; choose.h has the scale.
+ */
+#include "c/choose.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "c/eintr.h"
+
+/* A file of /proc as a string; its length, or -1. */
+static ssize_t read_file(int dir, const char *path, char *text, size_t size)
+{
+	int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -1;
+
+	ssize_t got = read(fd, text, size - 1);
+
+	close(fd);
+	if (got >= 0)
+		text[got] = '\0';
+	return got;
+}
+
+/* The state letter of /proc/TID/stat: after the name, which may itself hold blanks and
+ * ')'. */
+static char thread_state(int proc_fd, pid_t tid)
+{
+	char path[64], text[512];
+
+	snprintf(path, sizeof(path), "task/%d/stat", tid);
+	if (read_file(proc_fd, path, text, sizeof(text)) <= 0)
+		return 'X';
+
+	const char *end = strrchr(text, ')');
+
+	return end && end[1] == ' ' ? end[2] : 'X';
+}
+
+/*
+ * A write of up to PIPE_BUF bytes to a pipe is all or nothing (pipe(7)), so a stop finds
+ * it with nothing done and the kernel restarts it.
+ */
+static bool atomic_pipe_write(int proc_fd, pid_t tid, unsigned long fd,
+                              unsigned long count)
+{
+	char path[64], target[16];
+
+	if (count > PIPE_BUF)
+		return false;
+	snprintf(path, sizeof(path), "task/%d/fd/%lu", tid, fd);
+
+	ssize_t got = readlinkat(proc_fd, path, target, sizeof(target));
+
+	return got > 5 && !memcmp(target, "pipe:", 5);
+}
+
+/* Calls for which the kernel itself arranges the restart (signal(7)), whatever they wait
+ * for. */
+static bool restarts(long call)
+{
+	switch (call) {
+	case SYS_futex:
+	case SYS_nanosleep:
+	case SYS_clock_nanosleep:
+	case SYS_restart_syscall:
+	case SYS_poll:
+	case SYS_ppoll:
+	case SYS_select:
+	case SYS_pselect6:
+	case SYS_wait4:
+	case SYS_waitid:
+	case SYS_pause:
+	case SYS_rt_sigsuspend:
+	case SYS_msgrcv:
+	case SYS_msgsnd:
+	case SYS_flock:
+	case SYS_fcntl:
+	case SYS_mq_timedreceive:
+	case SYS_mq_timedsend:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Calls that return what they had done so far when they are stopped half way. */
+static bool cut_short(int proc_fd, pid_t tid, long call, const unsigned long *args)
+{
+	switch (call) {
+	case SYS_write:
+		return !atomic_pipe_write(proc_fd, tid, args[0], args[2]);
+	case SYS_recvfrom:
+		return args[3] & MSG_WAITALL;
+	case SYS_recvmsg:
+		return args[2] & MSG_WAITALL;
+	case SYS_io_uring_enter:
+		return args[1] !=
+		       0; /* to_submit: it returns the count without the wait */
+	case SYS_recvmmsg:
+	case SYS_writev:
+	case SYS_pwrite64:
+	case SYS_pwritev:
+	case SYS_pwritev2:
+	case SYS_sendto:
+	case SYS_sendmsg:
+	case SYS_sendmmsg:
+	case SYS_sendfile:
+	case SYS_splice:
+	case SYS_tee:
+	case SYS_vmsplice:
+	case SYS_copy_file_range:
+	case SYS_getrandom:
+	case SYS_fallocate:
+	case SYS_close: /* gives EINTR with the descriptor gone */
+		return true;
+	default:
+		return false;
+	}
+}
+
+enum ut_choice ut_choose_class(int proc_fd, pid_t tid)
+{
+	char path[64], text[256];
+
+	/*
+	 * D cannot be interrupted (the parent of a vfork is one as well), Z and X are
+	 * dead, t is somebody else's.
+	 */
+	if (strchr("DZXxtIP", thread_state(proc_fd, tid)))
+		return UT_CHOICE_UNREACHABLE;
+	snprintf(path, sizeof(path), "task/%d/syscall", tid);
+	if (read_file(proc_fd, path, text, sizeof(text)) <= 0)
+		return errno == ESRCH || errno == ENOENT ? UT_CHOICE_UNREACHABLE
+		                                         : UT_CHOICE_UNKNOWN;
+	if (!strncmp(text, "running", 7))
+		return UT_CHOICE_RUNNING;
+
+	/* "nr arg0 ... arg5 sp pc"; nr -1: blocked, but not in a call. */
+	char *at = text;
+	long call = strtol(at, &at, 10);
+	unsigned long args[6];
+
+	if (call < 0)
+		return UT_CHOICE_RESTARTS;
+	for (int i = 0; i < 6; i++)
+		args[i] = strtoul(at, &at, 16);
+	if (restarts(call))
+		return UT_CHOICE_RESTARTS;
+	if (cut_short(proc_fd, tid, call, args))
+		return UT_CHOICE_CUT_SHORT;
+	if (ut_eintr_rerun(call))
+		return call == SYS_read ? UT_CHOICE_RESTARTS : UT_CHOICE_RERUN;
+	return UT_CHOICE_UNKNOWN;
+}
+
+struct entry {
+	uint64_t inode;
+	int64_t offset;
+	uint16_t size;
+	uint8_t type;
+	char name[];
+};
+
+int ut_choose(int proc_fd, pid_t *tid, struct ut_error *error)
+{
+	int dir = openat(proc_fd, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	enum ut_choice best = UT_CHOICE_UNREACHABLE;
+	pid_t chosen = 0;
+
+	if (dir < 0)
+		return ut_fail(error, "list the threads", errno == ENOENT ? ESRCH : errno,
+		               0, 0, 0);
+
+	/* Not opendir(): this may run where malloc is not allowed (child.h). */
+	_Alignas(struct entry) char entries[4096];
+	long got;
+
+	while ((best > UT_CHOICE_RUNNING || !chosen) &&
+	       (got = syscall(SYS_getdents64, dir, entries, sizeof(entries))) > 0)
+		for (long at = 0; at < got;) {
+			struct entry *entry = (struct entry *)(entries + at);
+			pid_t candidate = (pid_t)atoi(entry->name);
+
+			at += entry->size;
+			if (candidate <= 0)
+				continue;
+
+			enum ut_choice choice = ut_choose_class(proc_fd, candidate);
+
+			if (chosen && choice >= best)
+				continue;
+			best = choice;
+			chosen = candidate;
+			if (best == UT_CHOICE_RUNNING)
+				break;
+		}
+	close(dir);
+	if (!chosen)
+		return ut_fail(error, "list the threads", ESRCH, 0, 0, 0);
+	*tid = chosen;
+	return (int)best;
+}

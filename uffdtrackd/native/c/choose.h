@@ -1,0 +1,28 @@
+#pragma once
+/*
+ * Which thread of a process to stop, so that the stop is least likely to be seen.
+ * Looks at /proc/PID/task only: nothing is stopped yet.
+ */
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "api/error.h"
+
+/* Better first. */
+enum ut_choice {
+	UT_CHOICE_RUNNING = 0, /* in user mode: no call to disturb */
+	UT_CHOICE_RESTARTS,    /* in a call that the kernel restarts by itself */
+	UT_CHOICE_RERUN,       /* in one that returns EINTR and is run again (eintr.h) */
+	UT_CHOICE_UNKNOWN,     /* in one of which nothing is known */
+	UT_CHOICE_CUT_SHORT,   /* in one that would return with part of its work done */
+	UT_CHOICE_UNREACHABLE, /* cannot be stopped now: uninterruptible, zombie */
+};
+
+/*
+ * The best thread of the process whose /proc/PID is proc_fd: its class, and *tid. A class
+ * from CUT_SHORT on means: not now. -1 with ESRCH if no thread is alive.
+ */
+int ut_choose(int proc_fd, pid_t *tid, struct ut_error *error);
+
+/* The class of one thread, UT_CHOICE_UNREACHABLE if it is gone. */
+enum ut_choice ut_choose_class(int proc_fd, pid_t tid);

@@ -1,0 +1,262 @@
+/* Opens and closes the stop window; window.h says what it holds, api/inject.h draws it.
+ */
+#include "c/window.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sched.h>
+#include <stdio.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "parasite.h"
+
+#define TRIES 3
+
+#ifndef PTRACE_GET_RSEQ_CONFIGURATION /* Linux 5.13 */
+#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#endif
+#define SET_DISPATCH 0x4210 /* PTRACE_SET_SYSCALL_USER_DISPATCH_CONFIG, Linux 6.4 */
+#define GET_DISPATCH 0x4211
+
+/* linux/ptrace.h and linux/rseq.h, as far as needed. */
+struct rseq_configuration {
+	uint64_t area;
+	uint32_t area_size, signature, flags, pad;
+};
+#define RSEQ_CS_OFFSET 8 /* of rseq_cs in struct rseq */
+struct rseq_section {
+	uint32_t version, flags;
+	uint64_t start, length, abort;
+};
+
+int ut_peek(struct ut_window *window, uint64_t address, void *bytes, size_t length,
+            struct ut_error *error)
+{
+	for (int i = 0; i < TRIES; i++)
+		if (!ut_fault_call(&window->fault, UT_FAULT_TRACER) &&
+		    pread(window->mem, bytes, length, (off_t)address) == (ssize_t)length)
+			return 0;
+	return ut_fail(error, "read the target", errno, window->remote.tid, address,
+	               length);
+}
+
+int ut_poke(struct ut_window *window, uint64_t address, const void *bytes, size_t length,
+            struct ut_error *error)
+{
+	if (!ut_fault_call(&window->fault, UT_FAULT_TRACER) &&
+	    pwrite(window->mem, bytes, length, (off_t)address) == (ssize_t)length)
+		return 0;
+
+	/* Where proc_mem.force_override=never (Linux 6.12) forbids this, a tracer still
+	 * may. */
+	const uint64_t *words = bytes;
+
+	for (size_t i = 0; i < length / sizeof(*words); i++)
+		if (ut_remote_ptrace(&window->remote, PTRACE_POKEDATA,
+		                     address + i * sizeof(*words), words[i]))
+			return ut_fail(error, "write the parasite", errno,
+			               window->remote.tid, address, length);
+	return 0;
+}
+
+static int seize(struct ut_window *window, struct ut_error *error)
+{
+	pid_t tid = window->remote.tid;
+	char path[32];
+	struct ut_error refused;
+
+	if (ut_fault_call(&window->fault, UT_FAULT_TRACER))
+		return ut_fail(error, "PTRACE_SEIZE", errno, tid, 0, 0);
+	/*
+	 * Asked for always, not only for a target that has a filter now: another of its
+	 * threads may install one for all (SECCOMP_FILTER_FLAG_TSYNC) at any moment.
+	 * Needs CAP_SYS_ADMIN and a tracer without a filter.
+	 */
+	if (ut_stop_seize(tid, PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP,
+	                  &refused)) {
+		if (ut_stop_seize(tid, PTRACE_O_TRACESYSGOOD, error))
+			return -1;
+		/* A call of ours under somebody's filter may be answered with SIGKILL. */
+		if (ut_filtered(window))
+			return ut_fail(error, "PTRACE_O_SUSPEND_SECCOMP", refused.err,
+			               tid, 0, 0);
+	}
+	/* A tracee's tid is not reused; if it is in the list now, it was the right one.
+	 */
+	snprintf(path, sizeof(path), "task/%d", tid);
+	if (faccessat(window->args->proc_fd, path, F_OK, 0))
+		return ut_fail(error, "PTRACE_SEIZE", ESRCH, tid, 0, 0);
+	return 0;
+}
+
+/* Is the thread inside a restartable sequence (rseq(2))? */
+static bool in_rseq_section(struct ut_window *window)
+{
+	struct rseq_configuration rseq = {0};
+	struct rseq_section section;
+	uint64_t pointer = 0;
+	uint64_t ip = ut_regs_ip(&window->remote.regs);
+
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, window->remote.tid, sizeof(rseq),
+	           &rseq) < 0 ||
+	    !rseq.area)
+		return false;
+	if (pread(window->mem, &pointer, sizeof(pointer),
+	          (off_t)(rseq.area + RSEQ_CS_OFFSET)) != sizeof(pointer) ||
+	    !pointer ||
+	    pread(window->mem, &section, sizeof(section), (off_t)pointer) !=
+	            sizeof(section))
+		return false;
+	return ip - section.start < section.length;
+}
+
+/*
+ * Stops the thread outside any restartable sequence: code of ours that ran in the middle
+ * of one would make the kernel forget it, and the rest of it would then run on without
+ * the atomicity that it counts on. Resumed, the thread is sent to the abort handler by
+ * the kernel, because it was preempted; that may take a moment, so look again.
+ */
+static int stop(struct ut_window *window, struct ut_error *error)
+{
+	struct ut_remote *remote = &window->remote;
+
+	for (;;) {
+		if (ut_remote_stop(remote, remote->deadline_ns, error) ||
+		    ut_remote_get(remote, &remote->regs, error))
+			return -1;
+		if (!in_rseq_section(window))
+			return 0;
+		if (ut_now_ns() >= remote->deadline_ns)
+			return ut_fail(error, "leave a restartable sequence", ETIMEDOUT,
+			               remote->tid, 0, 0);
+		if (ut_remote_resume(remote, PTRACE_CONT, error))
+			return -1;
+		sched_yield();
+	}
+}
+
+/* Calls of ours must not be turned into SIGSYS by syscall user dispatch (Wine uses it).
+ */
+static int suspend_dispatch(struct ut_window *window, struct ut_error *error)
+{
+	struct ut_dispatch off = {0};
+	struct ut_remote *remote = &window->remote;
+
+	if (ptrace(GET_DISPATCH, remote->tid, sizeof(window->dispatch),
+	           &window->dispatch)) {
+		window->dispatch.mode = 0; /* before Linux 6.4: nothing can be known */
+		return 0;
+	}
+	if (!window->dispatch.mode)
+		return 0;
+	if (ut_remote_ptrace(remote, SET_DISPATCH, sizeof(off), (uint64_t)&off))
+		return ut_fail(error, "suspend syscall user dispatch", errno, remote->tid,
+		               0, 0);
+	return 0;
+}
+
+int ut_window_open(struct ut_window *window, struct ut_error *error)
+{
+	struct ut_remote *remote = &window->remote;
+	unsigned char insn[UT_SYSCALL_BYTES];
+
+	if (seize(window, error))
+		return -1;
+	ut_fault_point(&window->fault, UT_POINT_SEIZED);
+
+	window->began_ns = ut_now_ns();
+	if (stop(window, error))
+		return -1;
+	if (!ut_regs_native(&remote->regs))
+		return ut_fail(error, "64-bit registers", ENOEXEC, remote->tid, 0, 0);
+	ut_fault_point(&window->fault, UT_POINT_STOPPED);
+
+	if (suspend_dispatch(window, error) || ut_remote_block(remote, error))
+		return -1;
+	ut_fault_point(&window->fault, UT_POINT_MASKED);
+
+	if (ut_peek(window, remote->site, insn, sizeof(insn), error))
+		return -1;
+	if (!ut_syscall_insn(insn))
+		return ut_fail(error, "find a system call instruction", ENOEXEC,
+		               remote->tid, remote->site, 0);
+	return 0;
+}
+
+static void close_in_target(struct ut_window *window, int32_t fd, struct ut_error *error)
+{
+	uint64_t args[6] = {(uint64_t)fd};
+
+	if (fd >= 0)
+		ut_remote_surely(&window->remote, SYS_close, args, error);
+}
+
+/* Takes the parasite out: its descriptors, then its pages. The thread is stopped. */
+static void evict(struct ut_window *window, struct ut_error *error)
+{
+	struct ut_remote *remote = &window->remote;
+	struct parasite parasite;
+	struct ut_regs now;
+	uint64_t args[6] = {window->base, 2 * PARASITE_PAGE};
+
+	if (ut_remote_get(remote, &now, error) ||
+	    ut_peek(window, window->base + PARASITE_PAGE, &parasite, sizeof(parasite),
+	            error))
+		return;
+	if (parasite.state == PARASITE_CURED &&
+	    ut_regs_ip(&now) - window->base >= PARASITE_PAGE) {
+		/* We were away for so long that it gave us up: the thread is on its way
+		 * again. */
+		remote->regs = now;
+		if (ut_remote_block(remote, error))
+			return;
+	}
+	window->result->calls.parasite = parasite.calls;
+	if (parasite.version == PARASITE_VERSION) {
+		close_in_target(window, parasite.uffd, error);
+		close_in_target(window, parasite.device, error);
+		close_in_target(window, parasite.sockets[1], error);
+		close_in_target(window, parasite.sockets[0], error);
+	}
+	if (!ut_remote_surely(remote, SYS_munmap, args, error))
+		window->base = 0;
+}
+
+/* Every step is made whatever happened to those before it; *error is of the last that
+ * failed. */
+int ut_window_close(struct ut_window *window, struct ut_error *error)
+{
+	struct ut_remote *remote = &window->remote;
+
+	*error = (struct ut_error){.err = 0};
+	if (remote->gone)
+		return 0;
+	if (!remote->stopped && (remote->masked || window->base) &&
+	    ut_remote_stop(remote, UINT64_MAX, error))
+		return -1;
+	if (!remote->stopped)
+		return 0; /* never stopped: the end of this process takes the request back
+		           */
+	if (window->base)
+		evict(window, error);
+	close_in_target(window, window->target_fd, error);
+	if (ut_limits_restore(&window->limits, remote->tid, &window->fault))
+		ut_fail(error, "limits back", errno, remote->tid, 0, 0);
+	if (window->dispatch.mode &&
+	    ut_remote_ptrace(remote, SET_DISPATCH, sizeof(window->dispatch),
+	                     (uint64_t)&window->dispatch))
+		ut_fail(error, "syscall user dispatch back", errno, remote->tid, 0, 0);
+	ut_fault_point(&window->fault, UT_POINT_UNMAPPED);
+
+	ut_remote_unblock(remote, error);
+	for (int i = 0; i < TRIES; i++)
+		if (!ut_fault_call(&window->fault, UT_FAULT_TRACER) &&
+		    !ut_stop_release(&remote->stop, &remote->regs, error))
+			break;
+	window->result->stopped_ns = ut_now_ns() - window->began_ns;
+	window->result->stops = remote->stops;
+	remote->stopped = false;
+	return error->step[0] && !remote->gone ? -1 : 0;
+}

@@ -1,0 +1,149 @@
+"""From a pid to everything that tracking its process needs.
+
+    pid --> identify --> Identity (pidfd, start time, a live thread)
+                 |
+                 +--> native.inject --> userfaultfd     one thread stopped for a moment
+                 +--> /proc/PID/task/TID/pagemap
+                 |
+                 +--> checked again: did it end, did it run exec() in between? --> Target
+
+The userfaultfd and the pagemap descriptor must be of one and the same address space, or every
+scan would be of memory that nobody protects. execve(2) replaces the address space without
+changing the pid, so the identity is checked once more after both are open.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ..model.errors import TargetExecuted
+from ..native.inject import Fault, Injection, Method, inject
+from .failure import translated
+from .identify import Identity, identify
+
+DEVICE = "/dev/userfaultfd"
+
+
+@dataclass(slots=True)
+class Target:
+    """A process that can be tracked; owns its descriptors.
+
+    identity: who it is; its pidfd is `pidfd`. uffd: a userfaultfd for its address space, close-on-
+    exec and non-blocking, on which UFFDIO_API has not been called. pagemap: its pagemap, opened
+    for PAGEMAP_SCAN. injection: how that was done.
+    """
+
+    identity: Identity
+    uffd: int
+    pagemap: int
+    injection: Injection
+
+    @property
+    def pid(self) -> int:
+        return self.identity.pid
+
+    @property
+    def start_time(self) -> int:
+        """Clock ticks after boot; with the pid it names the process for ever."""
+        return self.identity.start_time
+
+    @property
+    def pidfd(self) -> int:
+        return self.identity.pidfd
+
+    @property
+    def tid(self) -> int:
+        """A thread whose /proc/TID has maps, mem and pagemap; not the leader if that has exited."""
+        return self.identity.live_tid
+
+    @property
+    def stopped_ns(self) -> int:
+        """How long one thread was stopped for the attach."""
+        return self.injection.stopped_ns
+
+    def close(self) -> None:
+        """Gives everything back; the kernel then ends the tracking. Safe to call twice."""
+        if self.uffd < 0:
+            return
+        os.close(self.uffd)
+        os.close(self.pagemap)
+        self.identity.close()
+        self.uffd = self.pagemap = -1
+
+
+def open_target(
+    pid: int,
+    *,
+    deadline: float = 10.0,
+    method: Method = Method.AUTO,
+    fault: Fault | None = None,
+) -> Target:
+    """Attaches to the process `pid`; the caller closes the Target.
+
+    deadline: seconds to find a moment in which a thread can be stopped without disturbing it.
+    method, fault: see native.inject; for tests.
+
+    Raises UsageError, TargetGone, NotPermitted, BeingTraced, NotSupported, TimedOut (see identify()
+    and failure.explain()). A target that cannot be tracked is left as it was.
+    """
+    for _ in range(2):
+        identity = identify(pid)
+        try:
+            return _open(identity, deadline, method, fault)
+        except TargetExecuted:
+            # It runs another program now, which is as good a target: once more from the start.
+            identity.close()
+        except BaseException:
+            identity.close()
+            raise
+    raise TargetExecuted(f"process {pid} keeps running exec()", pid=pid, hint="try again later")
+
+
+def _open(identity: Identity, deadline: float, method: Method, fault: Fault | None) -> Target:
+    opened: list[int] = []
+    uffd = -1
+    try:
+        with translated(identity):
+            proc_fd = os.open(f"/proc/{identity.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            opened.append(proc_fd)
+            # The directory belongs to one process for ever; the pid is still this one's, so
+            # from here on neither can mean another.
+            identity.check()
+            device = _open_device()
+            if device >= 0:
+                opened.append(device)
+            injection = inject(
+                identity.pid,
+                proc_fd=proc_fd,
+                pidfd=identity.pidfd,
+                device_fd=device,
+                deadline=deadline,
+                method=method,
+                fault=fault,
+            )
+            uffd = injection.uffd
+            pagemap = os.open(
+                f"task/{identity.live_tid}/pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_fd
+            )
+            try:
+                identity.check()
+            except BaseException:
+                os.close(pagemap)
+                raise
+        return Target(identity, uffd, pagemap, injection)
+    except BaseException:
+        if uffd >= 0:
+            os.close(uffd)
+        raise
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _open_device() -> int:
+    """/dev/userfaultfd (Linux 6.1), or -1 where there is none for us: see c/by_call.c."""
+    try:
+        return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
+        return -1
