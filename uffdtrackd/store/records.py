@@ -1,0 +1,199 @@
+"""Iterations as rows, and rows as iterations: what writer and reader of a log share.
+
+    Iteration --insert--> iterations, processes, page_sets, regions --load--> Iteration
+
+What seldom changes is stored once: a layout, and the `always` set, of a process is written again
+only when it differs from the one in the newest record (Known remembers those).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from ..model.errors import LogError, UsageError
+from ..model.iteration import Iteration, ProcessPages
+from ..model.pageset import PageSet
+from ..model.region import Kind, Region, Tracking
+from .schema import signed, unsigned
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the newest record refers to, by pid: (layout, its id), (always set, its id).
+
+    Only of processes in that record: ids of others may be deleted with the records that used them.
+    """
+
+    layouts: dict[int, tuple[list[Region], int]] = field(default_factory=dict)
+    always: dict[int, tuple[PageSet, int]] = field(default_factory=dict)
+    next_layout: int = 1
+
+
+def insert_set(database: sqlite3.Connection, pages: PageSet) -> int:
+    """Stores a page set, gives its id."""
+    cursor = database.execute(
+        "INSERT INTO page_sets (pages, runs, roaring) VALUES (?, ?, ?)",
+        (len(pages), pages.run_count, pages.to_roaring()),
+    )
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
+
+
+def load_set(database: sqlite3.Connection, number: int, page_size: int) -> PageSet:
+    """A page set by id. LogError: it is missing or damaged."""
+    row = database.execute("SELECT roaring FROM page_sets WHERE id = ?", (number,)).fetchone()
+    if row is None or not isinstance(row[0], bytes):
+        raise LogError(f"the log is damaged: page set {number} is missing")
+    try:
+        return PageSet.from_roaring(row[0], page_size)
+    except UsageError as error:
+        raise LogError(f"the log is damaged: page set {number}: {error}") from error
+
+
+def insert(
+    database: sqlite3.Connection, iteration: Iteration, first: int, complete: bool, known: Known
+) -> Known:
+    """Stores a record that covers iterations first..iteration.number, inside a transaction.
+
+    complete: it lists everything populated. Returns what the next call is to be given as `known`,
+    if the transaction commits.
+    """
+    database.execute(
+        "INSERT INTO iterations VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            iteration.number,
+            first,
+            complete,
+            iteration.frozen,
+            iteration.time_ns,
+            iteration.duration_ns,
+            iteration.stopped_ns,
+            json.dumps(dict(iteration.stats)),
+        ),
+    )
+    layouts: dict[int, tuple[list[Region], int]] = {}
+    always: dict[int, tuple[PageSet, int]] = {}
+    next_layout = known.next_layout
+    for pid, pages in iteration.processes.items():
+        old_regions, layout = known.layouts.get(pid, (None, 0))
+        if old_regions != pages.regions:
+            layout, next_layout = next_layout, next_layout + 1
+            _insert_regions(database, layout, pages.regions)
+        layouts[pid] = (pages.regions, layout)
+        old_always, always_id = known.always.get(pid, (None, 0))
+        if old_always != pages.always:
+            always_id = insert_set(database, pages.always)
+        always[pid] = (pages.always, always_id)
+        database.execute(
+            "INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                iteration.number,
+                pid,
+                layout,
+                insert_set(database, pages.dirty),
+                insert_set(database, pages.discarded),
+                always_id,
+            ),
+        )
+    return Known(layouts, always, next_layout)
+
+
+def _insert_regions(database: sqlite3.Connection, layout: int, regions: list[Region]) -> None:
+    database.executemany(
+        "INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            (
+                layout,
+                signed(one.start),
+                signed(one.end),
+                one.perms,
+                signed(one.offset),
+                *one.device,
+                signed(one.inode),
+                _label(one.label),
+                one.kind,
+                one.tracking,
+                one.reason,
+                one.page_size,
+            )
+            for one in regions
+        ),
+    )
+
+
+def _label(label: str) -> str | bytes:
+    """SQLite text must be UTF-8: a path that is not goes in as a blob of its bytes."""
+    raw = label.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
+def load_regions(database: sqlite3.Connection, layout: int) -> list[Region]:
+    """The regions of a layout, by address. LogError: damaged."""
+    found = []
+    try:
+        for row in database.execute("SELECT * FROM regions WHERE layout = ?", (layout,)):
+            _, start, end, perms, offset, major, minor, inode, label, *rest = row
+            if isinstance(label, bytes):
+                label = label.decode("utf-8", "surrogateescape")
+            kind, tracking, reason, page_size = rest
+            found.append(
+                Region(
+                    unsigned(start),
+                    unsigned(end),
+                    perms,
+                    unsigned(offset),
+                    (major, minor),
+                    unsigned(inode),
+                    label,
+                    Kind(kind),
+                    Tracking(tracking),
+                    reason,
+                    page_size,
+                )
+            )
+    except (ValueError, TypeError) as error:
+        raise LogError(f"the log is damaged: layout {layout}: {error}") from error
+    return sorted(found, key=lambda region: region.start)
+
+
+def load(
+    database: sqlite3.Connection,
+    number: int,
+    page_size: int,
+    regions: Callable[[int], list[Region]],
+) -> Iteration:
+    """The record with this number; `regions` loads a layout when somebody asks for it.
+
+    LogError: there is none, or it is damaged.
+    """
+    row = database.execute(
+        "SELECT frozen, time_ns, duration_ns, stopped_ns, stats FROM iterations WHERE number = ?",
+        (number,),
+    ).fetchone()
+    if row is None:
+        raise LogError(f"the log has no iteration {number}")
+    if not all(isinstance(value, int) for value in row[:4]):
+        raise LogError(f"the log is damaged: iteration {number}")
+    frozen, time_ns, duration_ns, stopped_ns, stats = row
+    processes = {}
+    for pid, layout, *sets in database.execute(
+        "SELECT pid, layout, dirty, discarded, always FROM processes WHERE iteration = ?"
+        " ORDER BY pid",
+        (number,),
+    ).fetchall():
+        dirty, discarded, always = (load_set(database, one, page_size) for one in sets)
+        processes[pid] = ProcessPages(dirty, discarded, always, partial(regions, layout))
+    try:
+        counters = dict(json.loads(stats))
+    except (ValueError, TypeError) as error:
+        raise LogError(f"the log is damaged: stats of iteration {number}: {error}") from error
+    return Iteration(
+        number, bool(frozen), time_ns, duration_ns, stopped_ns, page_size, processes, counters
+    )
