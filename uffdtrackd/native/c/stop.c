@@ -157,6 +157,23 @@ static bool repair_eintr(pid_t tid, struct ut_regs *regs)
 	return true;
 }
 
+int ut_stop_settle(const struct ut_stop *stop, struct ut_error *error)
+{
+	struct ut_regs now;
+
+	if (stop->kind == UT_STOP_GONE)
+		return 0;
+	if (ut_regs_get(stop->tid, &now)) {
+		if (errno == ESRCH || errno == ENOEXEC)
+			return 0;
+		return ut_fail(error, "registers", errno, stop->tid, 0, 0);
+	}
+	if (repair_eintr(stop->tid, &now) && ut_regs_put(stop->tid, &now) &&
+	    errno != ESRCH)
+		return ut_fail(error, "registers back", errno, stop->tid, 0, 0);
+	return 0;
+}
+
 int ut_stop_release(const struct ut_stop *stop, const struct ut_regs *regs,
                     struct ut_error *error)
 {

@@ -73,6 +73,13 @@ int ut_stop_wait(pid_t tid, uint64_t deadline_ns, struct ut_stop *stop,
 int ut_stop_pass(const struct ut_stop *stop, int request, struct ut_error *error);
 
 /*
+ * Makes a stopped thread such that even the kernel's own detach, which is what happens if
+ * we are killed, lets it go on as ut_stop_release() would. Not for UT_STOP_SIGNAL: a
+ * signal that is not passed on is lost with its tracer. Success if the thread is gone.
+ */
+int ut_stop_settle(const struct ut_stop *stop, struct ut_error *error);
+
+/*
  * Detaches from a stopped thread so that it goes on as if nothing had been: an
  * interrupted call is restarted, one that would return EINTR for no signal is run again
  * (eintr.h), a signal in *stop is delivered, a group stop goes on being one.

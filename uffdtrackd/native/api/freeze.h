@@ -1,0 +1,51 @@
+#pragma once
+#include <stdint.h>
+#include "error.h"
+
+/*
+ * Stops every thread of some processes and holds them: uffdtrackd/native/c/freeze.c.
+ *
+ *     caller                                holder (a child of ours, C only)
+ *     ut_freeze_start() --- clone -------->  seizes, interrupts, waits for all
+ *        |  <------- ut_freeze_report ----   FROZEN, or FAILED (all are let go)
+ *        |                                   holds: nothing but SIGKILL reaches it
+ *     one byte, or closes the socket ----->  lets go exactly
+ *        |  <------- ut_freeze_report ----   THAWED (LEASE_OVER comes before)
+ *     ut_freeze_reap() <------ exit -------
+ *
+ * The socket is SOCK_SEQPACKET: one report a message. Its end closing (also because the
+ * caller was killed) thaws; so does the end of the lease. If the holder itself is killed
+ * the kernel lets the threads go, and the caller reads end of file.
+ */
+
+enum ut_freeze_state {
+	UT_FREEZE_FROZEN = 1, /* all threads are stopped */
+	UT_FREEZE_FAILED,     /* error says why; nothing is stopped any more */
+	UT_FREEZE_LEASE_OVER, /* about to thaw without being asked */
+	UT_FREEZE_THAWED,     /* all have been let go */
+};
+
+struct ut_freeze_report {
+	uint32_t state;
+	uint32_t threads; /* held */
+	uint32_t rounds;  /* how often the threads were listed until none was new */
+	uint32_t reserved;
+	uint64_t stopped_ns; /* CLOCK_MONOTONIC before the first was asked to stop */
+	uint64_t frozen_ns;  /* when the last had stopped */
+	uint64_t thawed_ns;  /* when the last was let go; 0 before THAWED */
+	struct ut_error error;
+};
+
+/*
+ * Starts the holder for pids[0..count). deadline_ns: how long stopping may take.
+ * lease_ns: how long they may be held, 0 for ever. Returns the socket (close-on-exec) and
+ * *ret_holder, its pid, or -1. Does not wait: read the report from the socket.
+ *
+ * In FAILED, error.err is ESRCH (no such process), EPERM (permission, or traced by
+ * somebody else), ETIMEDOUT (error.pid is a thread that did not stop).
+ */
+int ut_freeze_start(const int32_t *pids, uint32_t count, uint64_t deadline_ns,
+                    uint64_t lease_ns, int32_t *ret_holder, struct ut_error *error);
+
+/* Waits for the end of the holder, which comes after its last report. */
+int ut_freeze_reap(int32_t holder, struct ut_error *error);
