@@ -7,6 +7,7 @@ import os
 import sqlite3
 import stat
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -82,15 +83,35 @@ def test_sqlite3_reads_it_as_it_is(path: Path) -> None:
     assert {n - BASE // PAGE for n in bitmap} == numbers(iterations[3].processes[10].dirty)
 
 
-def test_a_layout_is_stored_when_it_changed(path: Path) -> None:
-    write(path, history(3, 9, pids=(10,)))
-    with sqlite3.connect(path) as database:
-        layouts = [
-            n for (n,) in database.execute("SELECT layout FROM processes ORDER BY iteration")
-        ]
-        assert layouts == [1, 1, 1, 2, 2, 2, 3, 3, 3]
-        assert database.execute("SELECT count(*) FROM regions").fetchone() == (3,)
+def test_a_region_is_stored_once_in_its_life(path: Path) -> None:
+    a, b, c = (region(BASE + n * PAGE, BASE + (n + 1) * PAGE, f"r{n}") for n in range(3))
+    grown = region(BASE + PAGE, BASE + 2 * PAGE, "renamed")
+    # None: the process is not there, and comes back as another.
+    lives = [[a, b], [a, b], [a, grown, c], [a, c], None, [a, c], []]
+    one, none = pages({1}), pages(set())
+    iterations = []
+    for number, regions in enumerate(lives):
+        processes = {11: ProcessPages(one, none, one)}
+        if regions is not None:
+            processes[10] = ProcessPages(one, none, one, partial(list, regions))
+        iterations.append(Iteration(number, False, 0, 0, 0, PAGE, dict(sorted(processes.items()))))
+    write(path, iterations)
+    with LogReader(path) as log:
+        for iteration in iterations:
+            assert same(log.iteration(iteration.number), iteration)
+    database = sqlite3.connect(path)
+    rows = database.execute(
+        "SELECT label, since, until FROM regions WHERE pid = 10 ORDER BY since, label"
+    ).fetchall()
     database.close()
+    assert rows == [
+        ("r0", 0, 4),
+        ("r1", 0, 2),
+        ("r2", 2, 4),
+        ("renamed", 2, 3),
+        ("r0", 5, 6),
+        ("r2", 5, 6),
+    ]
 
 
 def test_hard_regions_survive(path: Path) -> None:

@@ -212,8 +212,13 @@ def test_a_limited_log_forgets_when_but_not_what(tmp_path: Path) -> None:
         assert held(reader, last=middle) == populated(iterations[: middle + 1])
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        (dead,) = database.execute(
+            "SELECT count(*) FROM regions WHERE until <= ?", (records[0].number,)
+        ).fetchone()
+        assert dead == 0
         (orphans,) = database.execute(
-            "SELECT count(*) FROM regions WHERE layout NOT IN (SELECT layout FROM processes)"
+            "SELECT count(*) FROM page_sets WHERE id NOT IN (SELECT dirty FROM processes UNION"
+            " SELECT discarded FROM processes UNION SELECT always FROM processes)"
         ).fetchone()
         assert orphans == 0
     database.close()

@@ -85,4 +85,4 @@ def _fold(database: sqlite3.Connection, numbers: list[int], page_size: int) -> N
         "DELETE FROM page_sets WHERE id NOT IN (SELECT dirty FROM processes UNION"
         " SELECT discarded FROM processes UNION SELECT always FROM processes)"
     )
-    database.execute("DELETE FROM regions WHERE layout NOT IN (SELECT layout FROM processes)")
+    database.execute("DELETE FROM regions WHERE until <= ?", (last,))

@@ -172,16 +172,16 @@ class LogReader:
         folded = self.fold(first, last)
         return {pid: pages.dirty for pid, pages in folded.processes.items()}
 
-    def _regions(self, layout: int) -> list[Region]:
+    def _regions(self, pid: int, number: int) -> list[Region]:
         with self._reading() as database:
-            return load_regions(database, layout)
+            return load_regions(database, pid, number)
 
     def _range(self, database: sqlite3.Connection) -> str:
         low, high = database.execute("SELECT min(first), max(number) FROM iterations").fetchone()
         return "it has none yet" if high is None else f"it has {low} to {high}"
 
     def close(self) -> None:
-        """Layouts of iterations that were not looked at yet cannot be loaded afterwards."""
+        """Regions of iterations that were not looked at yet cannot be loaded afterwards."""
         if self._database is not None:
             self._database.close()
             self._database = None

@@ -2,8 +2,9 @@
 
     Iteration --insert--> iterations, processes, page_sets, regions --load--> Iteration
 
-What seldom changes is stored once: a layout, and the `always` set, of a process is written again
-only when it differs from the one in the newest record (Known remembers those).
+What seldom changes is stored when it changes: a region has one row for its whole life, and the
+`always` set of a process is written again only when it differs from that of the newest record
+(Known remembers both).
 """
 
 from __future__ import annotations
@@ -18,19 +19,26 @@ from ..model.errors import LogError, UsageError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
 from ..model.region import Kind, Region, Tracking
-from .schema import signed, unsigned
+from .schema import FOREVER, signed, unsigned
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The regions of a process in the newest record, and by start: (region, its `since`)."""
+
+    regions: list[Region]
+    rows: dict[int, tuple[Region, int]]
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the newest record refers to, by pid: (layout, its id), (always set, its id).
+    """What the newest record refers to, by pid: its layout, its always set and the id of that.
 
     Only of processes in that record: ids of others may be deleted with the records that used them.
     """
 
-    layouts: dict[int, tuple[list[Region], int]] = field(default_factory=dict)
+    layouts: dict[int, Layout] = field(default_factory=dict)
     always: dict[int, tuple[PageSet, int]] = field(default_factory=dict)
-    next_layout: int = 1
 
 
 def insert_set(database: sqlite3.Connection, pages: PageSet) -> int:
@@ -75,39 +83,54 @@ def insert(
             json.dumps(dict(iteration.stats)),
         ),
     )
-    layouts: dict[int, tuple[list[Region], int]] = {}
+    layouts: dict[int, Layout] = {}
     always: dict[int, tuple[PageSet, int]] = {}
-    next_layout = known.next_layout
+    for pid in known.layouts.keys() - iteration.processes.keys():
+        _end_regions(database, pid, iteration.number, known.layouts[pid].rows)
     for pid, pages in iteration.processes.items():
-        old_regions, layout = known.layouts.get(pid, (None, 0))
-        if old_regions != pages.regions:
-            layout, next_layout = next_layout, next_layout + 1
-            _insert_regions(database, layout, pages.regions)
-        layouts[pid] = (pages.regions, layout)
+        layouts[pid] = _update_regions(
+            database, pid, iteration.number, known.layouts.get(pid), pages.regions
+        )
         old_always, always_id = known.always.get(pid, (None, 0))
         if old_always != pages.always:
             always_id = insert_set(database, pages.always)
         always[pid] = (pages.always, always_id)
         database.execute(
-            "INSERT INTO processes VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO processes VALUES (?, ?, ?, ?, ?)",
             (
                 iteration.number,
                 pid,
-                layout,
                 insert_set(database, pages.dirty),
                 insert_set(database, pages.discarded),
                 always_id,
             ),
         )
-    return Known(layouts, always, next_layout)
+    return Known(layouts, always)
 
 
-def _insert_regions(database: sqlite3.Connection, layout: int, regions: list[Region]) -> None:
+def _update_regions(
+    database: sqlite3.Connection, pid: int, number: int, old: Layout | None, regions: list[Region]
+) -> Layout:
+    """Ends the rows of what is gone or changed, begins those of what is new."""
+    if old is not None and (old.regions is regions or old.regions == regions):
+        return old
+    ended = dict(old.rows) if old is not None else {}
+    rows: dict[int, tuple[Region, int]] = {}
+    for region in regions:
+        row = ended.get(region.start)
+        if row is not None and (row[0] is region or row[0] == region):
+            del ended[region.start]
+        else:
+            row = (region, number)
+        rows[region.start] = row
+    _end_regions(database, pid, number, ended)
     database.executemany(
-        "INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO regions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (
-                layout,
+                pid,
+                number,
+                FOREVER,
                 signed(one.start),
                 signed(one.end),
                 one.perms,
@@ -115,13 +138,24 @@ def _insert_regions(database: sqlite3.Connection, layout: int, regions: list[Reg
                 *one.device,
                 signed(one.inode),
                 _label(one.label),
-                one.kind,
-                one.tracking,
+                one.kind.value,
+                one.tracking.value,
                 one.reason,
                 one.page_size,
             )
-            for one in regions
+            for one, since in rows.values()
+            if since == number
         ),
+    )
+    return Layout(regions, rows)
+
+
+def _end_regions(
+    database: sqlite3.Connection, pid: int, number: int, rows: dict[int, tuple[Region, int]]
+) -> None:
+    database.executemany(
+        "UPDATE regions SET until = ? WHERE pid = ? AND start = ? AND since = ?",
+        ((number, pid, signed(start), since) for start, (_, since) in rows.items()),
     )
 
 
@@ -134,12 +168,15 @@ def _label(label: str) -> str | bytes:
         return raw
 
 
-def load_regions(database: sqlite3.Connection, layout: int) -> list[Region]:
-    """The regions of a layout, by address. LogError: damaged."""
+def load_regions(database: sqlite3.Connection, pid: int, number: int) -> list[Region]:
+    """The regions of a process in a record, by address. LogError: damaged."""
     found = []
     try:
-        for row in database.execute("SELECT * FROM regions WHERE layout = ?", (layout,)):
-            _, start, end, perms, offset, major, minor, inode, label, *rest = row
+        for row in database.execute(
+            "SELECT * FROM regions WHERE pid = ? AND since <= ? AND until > ?",
+            (pid, number, number),
+        ):
+            _, _, _, start, end, perms, offset, major, minor, inode, label, *rest = row
             if isinstance(label, bytes):
                 label = label.decode("utf-8", "surrogateescape")
             kind, tracking, reason, page_size = rest
@@ -159,7 +196,7 @@ def load_regions(database: sqlite3.Connection, layout: int) -> list[Region]:
                 )
             )
     except (ValueError, TypeError) as error:
-        raise LogError(f"the log is damaged: layout {layout}: {error}") from error
+        raise LogError(f"the log is damaged: regions of iteration {number}: {error}") from error
     return sorted(found, key=lambda region: region.start)
 
 
@@ -167,9 +204,9 @@ def load(
     database: sqlite3.Connection,
     number: int,
     page_size: int,
-    regions: Callable[[int], list[Region]],
+    regions: Callable[[int, int], list[Region]],
 ) -> Iteration:
-    """The record with this number; `regions` loads a layout when somebody asks for it.
+    """The record with this number; `regions(pid, number)` is called when somebody asks.
 
     LogError: there is none, or it is damaged.
     """
@@ -183,13 +220,12 @@ def load(
         raise LogError(f"the log is damaged: iteration {number}")
     frozen, time_ns, duration_ns, stopped_ns, stats = row
     processes = {}
-    for pid, layout, *sets in database.execute(
-        "SELECT pid, layout, dirty, discarded, always FROM processes WHERE iteration = ?"
-        " ORDER BY pid",
+    for pid, *sets in database.execute(
+        "SELECT pid, dirty, discarded, always FROM processes WHERE iteration = ? ORDER BY pid",
         (number,),
     ).fetchall():
         dirty, discarded, always = (load_set(database, one, page_size) for one in sets)
-        processes[pid] = ProcessPages(dirty, discarded, always, partial(regions, layout))
+        processes[pid] = ProcessPages(dirty, discarded, always, partial(regions, pid, number))
     try:
         counters = dict(json.loads(stats))
     except (ValueError, TypeError) as error:

@@ -1,7 +1,7 @@
 """The SQLite schema of an iteration log, and how files that have it are told from others.
 
     iterations 1--n processes n--1 page_sets    three sets a process: dirty, discarded, always
-                    processes n--1 regions      all rows of one layout, stored when it changed
+                    processes n--n regions      a row for each life of a region: since, until
     meta, gaps
 
 A file is a log if it is an SQLite database whose application_id is ours; user_version is the
@@ -13,6 +13,8 @@ from __future__ import annotations
 # "UFTL" in the header of the file, for file(1) and for us.
 APPLICATION_ID = 0x5546544C
 VERSION = 1
+# `until` of what is still there.
+FOREVER = (1 << 63) - 1
 
 TABLES = """
 CREATE TABLE meta (
@@ -32,7 +34,6 @@ CREATE TABLE iterations (
 CREATE TABLE processes (
     iteration INTEGER NOT NULL REFERENCES iterations,
     pid       INTEGER NOT NULL,
-    layout    INTEGER NOT NULL,
     dirty     INTEGER NOT NULL REFERENCES page_sets,
     discarded INTEGER NOT NULL REFERENCES page_sets,
     always    INTEGER NOT NULL REFERENCES page_sets,
@@ -45,7 +46,9 @@ CREATE TABLE page_sets (
     roaring BLOB NOT NULL
 );
 CREATE TABLE regions (
-    layout       INTEGER NOT NULL,
+    pid          INTEGER NOT NULL,
+    since        INTEGER NOT NULL,
+    until        INTEGER NOT NULL,
     start        INTEGER NOT NULL,
     "end"        INTEGER NOT NULL,
     perms        TEXT NOT NULL,
@@ -58,7 +61,7 @@ CREATE TABLE regions (
     tracking     TEXT NOT NULL,
     reason       TEXT NOT NULL,
     page_size    INTEGER NOT NULL,
-    PRIMARY KEY (layout, start)
+    PRIMARY KEY (pid, start, since)
 ) WITHOUT ROWID;
 CREATE TABLE gaps (
     first   INTEGER PRIMARY KEY,

@@ -21,7 +21,7 @@ CSV_COLUMNS = ("pid", "set", "start", "end", "pages", "kind", "tracking", "perms
 
 
 class _Text:
-    """Text on a binary file that stays the caller's: a TextIOWrapper would close it when it goes."""
+    """Text on a binary file that stays the caller's: a TextIOWrapper would close it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
