@@ -33,7 +33,8 @@ def adopt(pointer: Any, count: int) -> memoryview:
     return memoryview(ffi.buffer(owner, size)).cast("Q").toreadonly()
 
 
-def _allocate(count: int) -> Any:
+def allocate(count: int) -> Any:
+    """Room for `count` runs, to hand to C and then to adopt(). Raises MemoryError."""
     pointer = lib.ut_runs_alloc(count)
     if pointer == ffi.NULL:
         raise MemoryError(f"no memory for {count} runs")
@@ -46,7 +47,7 @@ def _words(runs: memoryview) -> Any:
 
 def _combine(operation: Any, a: memoryview, b: memoryview) -> memoryview:
     count_a, count_b = len(a) // 2, len(b) // 2
-    out = _allocate(count_a + count_b)
+    out = allocate(count_a + count_b)
     return adopt(out, operation(_words(a), count_a, _words(b), count_b, out))
 
 
@@ -121,5 +122,5 @@ def from_bitmap(bitmap: bytes | memoryview, page_size: int, start: int) -> memor
     bits = ffi.from_buffer("uint8_t[]", bitmap)
     words = len(bitmap) // 8
     count = lib.ut_runs_from_bitmap(bits, words, page_size, start, ffi.NULL)
-    out = _allocate(count)
+    out = allocate(count)
     return adopt(out, lib.ut_runs_from_bitmap(bits, words, page_size, start, out))

@@ -1,0 +1,47 @@
+#pragma once
+#include <stdint.h>
+#include "api/scan.h"
+
+/*
+ * The hot loop of an iteration over one address space: what was written since
+ * the last collection, and protection for the next one. c/collect.c draws it.
+ */
+struct ut_collector;
+
+/* limit: first address that is not scanned any more. Null without memory. */
+struct ut_collector *ut_collector_new(int pagemap, uint64_t limit);
+void ut_collector_free(struct ut_collector *collector);
+
+/*
+ * Ranges that the collector leaves alone (hugetlb: its owner scans them whole),
+ * and ranges where "no page here" does not mean "reads as its backing" (shared
+ * objects: the page may live in the object). Sorted pairs; copied.
+ */
+int ut_collector_exclude(struct ut_collector *collector, const uint64_t *runs,
+                         uint64_t count);
+int ut_collector_shared(struct ut_collector *collector, const uint64_t *runs,
+                        uint64_t count);
+
+/* Forgets the blocks that lie wholly inside [start, end): unmapped, or mapped anew. */
+void ut_collector_forget(struct ut_collector *collector, uint64_t start, uint64_t end);
+
+struct ut_collected {
+	struct ut_regions *dirty; /* written, or dirty because a call failed */
+	struct ut_regions *file;  /* first seen: clean pages of a file, now protected */
+	struct ut_regions
+		*discarded; /* whole blocks that were found empty and given up */
+	uint64_t calls;     /* ioctls made */
+	uint64_t failed;    /* calls that failed, each range dirty in full */
+};
+
+/*
+ * One collection. The lists belong to the collector and hold until the next
+ * call. -1 only where nothing can be said any more (ESRCH: the address space is
+ * gone; ENOMEM: no memory for the answer).
+ */
+int ut_collect(struct ut_collector *collector, struct ut_collected *out,
+               struct ut_error *error);
+
+/* Bytes in blocks known to have pages, and how many stretches they form. */
+uint64_t ut_collector_span_bytes(const struct ut_collector *collector);
+uint64_t ut_collector_span_count(const struct ut_collector *collector);

@@ -1,0 +1,122 @@
+/*
+ * Blocks that were populated and are empty now (MADV_DONTNEED, a free() of much
+ * memory): the scan reports their holes as written, page after page.
+ *
+ * Only a block that is reported in full can be one. A get that stops at the
+ * first present page costs half a microsecond where there is one, and that is
+ * all that a busy target pays. In doubt (swap entries whose type we may not see,
+ * a failed call) the block is not empty: it stays dirty.
+ *
+ * The block was protected a moment ago. A page that comes after this look is
+ * written and populated, so the next collection finds it: as part of a gap, for
+ * the block has left its span.
+ */
+#include <unistd.h>
+
+#include "emptied.h"
+
+static const struct ut_match PRESENT = {
+	.mask = UT_PAGE_PRESENT,
+};
+
+/* pagemap.rst: bit 63 present, 62 swapped, 4..0 the swap type where it is shown. */
+static int nothing_there(const uint64_t *entries, uint64_t count)
+{
+	const uint64_t present = 1ULL << 63, swapped = 1ULL << 62, type = 0x1f;
+	/* The kernel numbers its markers above every swap device (include/linux/swap.h).
+	 */
+	const uint64_t marker = 0x1f;
+
+	for (uint64_t i = 0; i < count; i++) {
+		if (entries[i] & present)
+			return 0;
+		if (entries[i] & swapped && (entries[i] & type) != marker)
+			return 0;
+	}
+	return 1;
+}
+
+static int is_empty(struct emptied *e, uint64_t block)
+{
+	struct ut_error ignored;
+
+	if (spans_touch(e->shared, block, block + BLOCK))
+		return 0;
+	e->scratch.count = 0;
+	e->calls++;
+	if (ut_scan_get(e->pagemap, block, block + BLOCK, &PRESENT, 1, &e->scratch,
+	                &ignored))
+		return 0;
+	if (e->scratch.count)
+		return 0;
+	if (pread(e->pagemap, e->entries, sizeof(e->entries),
+	          block / PAGE * sizeof(uint64_t)) != sizeof(e->entries))
+		return 0;
+	return nothing_there(e->entries, BLOCK / PAGE);
+}
+
+/* Takes what was discarded since `first` out of the dirty regions; both are sorted. */
+static int cut_out(struct emptied *e, struct ut_regions *dirty, uint64_t from,
+                   const struct ut_regions *discarded, uint64_t first)
+{
+	const struct page_region24 *gone = discarded->data;
+	struct ut_regions *rest = &e->scratch;
+	uint64_t j = first;
+	int err = 0;
+
+	rest->count = 0;
+	for (uint64_t i = from; i < dirty->count; i++) {
+		struct page_region24 region = dirty->data[i];
+
+		while (j < discarded->count && gone[j].end <= region.start)
+			j++;
+		for (; j < discarded->count && gone[j].start < region.end; j++) {
+			if (region.start < gone[j].start)
+				err |= regions_append(rest, region.start, gone[j].start,
+				                      UT_PAGE_WRITTEN);
+			region.start = max_u64(region.start, gone[j].end);
+			if (gone[j].end > region.end)
+				break;
+		}
+		if (region.start < region.end)
+			err |= regions_append(rest, region.start, region.end,
+			                      UT_PAGE_WRITTEN);
+	}
+	dirty->count = from;
+	for (uint64_t i = 0; i < rest->count && !err; i++)
+		err |= regions_append(dirty, rest->data[i].start, rest->data[i].end,
+		                      UT_PAGE_WRITTEN);
+	return err;
+}
+
+int emptied_take_out(struct emptied *e, uint64_t start, uint64_t end, uint64_t from,
+                     struct ut_regions *dirty, struct ut_regions *discarded,
+                     struct spans *kept)
+{
+	/* The first block found here may join the last one found before. */
+	uint64_t first = discarded->count ? discarded->count - 1 : 0;
+	uint64_t rest = start;
+	int err = 0;
+
+	for (uint64_t i = from; i < dirty->count; i++) {
+		struct page_region24 region = dirty->data[i];
+		uint64_t block =
+			max_u64((region.start + BLOCK - 1) & ~(BLOCK - 1), start);
+
+		for (; block + BLOCK <= min_u64(region.end, end); block += BLOCK) {
+			if (!is_empty(e, block))
+				continue;
+			err |= regions_append(discarded, block, block + BLOCK, 0);
+			if (rest < block)
+				err |= spans_append(kept, rest, block);
+			rest = block + BLOCK;
+		}
+	}
+	if (rest < end)
+		err |= spans_append(kept, rest, end);
+	/* A block was found: what is left of the stretch no longer begins where it did.
+	 */
+	if (!err && rest > start)
+		err = cut_out(e, dirty, from, discarded, first);
+	return err ? -1 : 0;
+}

@@ -1,0 +1,21 @@
+/* Finding blocks that lost all their pages; private to the C floor. */
+#pragma once
+#include "scan_impl.h"
+#include "spans.h"
+
+struct emptied {
+	int pagemap;
+	const struct spans *shared; /* where an absent page does not mean an empty one */
+	uint64_t calls;             /* ioctls made so far */
+	struct ut_regions scratch;
+	uint64_t entries[BLOCK / PAGE];
+};
+
+/*
+ * Looks at the blocks inside [start, end) that dirty region number `from` and
+ * later report in full. The empty ones move from *dirty to *discarded; the rest
+ * of [start, end) is appended to *kept. -1 without memory.
+ */
+int emptied_take_out(struct emptied *emptied, uint64_t start, uint64_t end, uint64_t from,
+                     struct ut_regions *dirty, struct ut_regions *discarded,
+                     struct spans *kept);

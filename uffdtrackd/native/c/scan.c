@@ -1,0 +1,230 @@
+/*
+ * PAGEMAP_SCAN and UFFDIO_REGISTER, wrapped so that a caller sees ranges and
+ * errors instead of partial walks.
+ *
+ *	caller's [start, end) --> pieces that fill `vec` --> appended to ut_regions
+ *
+ * Distribution headers are older than the kernels that we run on, so what they
+ * lack is defined here; the numbers are UAPI and cannot change.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <linux/userfaultfd.h>
+
+#include "api/scan.h"
+#include "scan_impl.h"
+
+/* struct pm_scan_arg of <linux/fs.h>, 96 bytes. */
+struct pm_scan {
+	uint64_t size;
+	uint64_t flags;
+	uint64_t start;
+	uint64_t end;
+	uint64_t walk_end;
+	uint64_t vec;
+	uint64_t vec_len;
+	uint64_t max_pages;
+	uint64_t category_inverted;
+	uint64_t category_mask;
+	uint64_t category_anyof_mask;
+	uint64_t return_mask;
+};
+
+#define IOCTL_PAGEMAP_SCAN _IOWR('f', 16, struct pm_scan)
+#define SCAN_WP_MATCHING   1
+
+#ifndef UFFD_FEATURE_WP_HUGETLBFS_SHMEM
+#define UFFD_FEATURE_WP_HUGETLBFS_SHMEM (1 << 12)
+#endif
+#ifndef UFFD_FEATURE_WP_UNPOPULATED
+#define UFFD_FEATURE_WP_UNPOPULATED (1 << 13)
+#endif
+#ifndef UFFD_FEATURE_WP_ASYNC
+#define UFFD_FEATURE_WP_ASYNC (1 << 15)
+#endif
+
+/* Regions one ioctl may return: 96 KiB, so that the answer is still in the cache when
+ * read. */
+#define VEC_LEN 4096
+
+struct ut_regions *ut_regions_new(void)
+{
+	return calloc(1, sizeof(struct ut_regions));
+}
+
+void ut_regions_free(struct ut_regions *regions)
+{
+	if (regions)
+		regions_release(regions);
+	free(regions);
+}
+
+void regions_release(struct ut_regions *regions)
+{
+	free(regions->data);
+	*regions = (struct ut_regions){0};
+}
+
+int regions_reserve(struct ut_regions *regions, uint64_t more)
+{
+	uint64_t capacity = regions->capacity ? regions->capacity : VEC_LEN;
+	struct page_region24 *data;
+
+	if (regions->capacity - regions->count >= more)
+		return 0;
+	while (capacity - regions->count < more)
+		capacity *= 2;
+	data = realloc(regions->data, capacity * sizeof(*data));
+	if (!data)
+		return -1;
+	regions->data = data;
+	regions->capacity = capacity;
+	return 0;
+}
+
+int regions_append(struct ut_regions *regions, uint64_t start, uint64_t end,
+                   uint64_t categories)
+{
+	struct page_region24 *last;
+
+	if (regions->count) {
+		last = &regions->data[regions->count - 1];
+		/* Overlap comes from a call that failed after it had merged: the union is
+		 * right. */
+		if (last->end >= start && last->categories == categories) {
+			if (last->end < end)
+				last->end = end;
+			return 0;
+		}
+	}
+	if (regions_reserve(regions, 1))
+		return -1;
+	regions->data[regions->count++] = (struct page_region24){start, end, categories};
+	return 0;
+}
+
+/*
+ * One walk over [start, end), however many calls it takes. The kernel writes
+ * straight behind what *out holds already, so a scan costs no copy.
+ */
+static int walk(int pagemap, uint64_t start, uint64_t end, const struct ut_match *match,
+                uint64_t flags, uint64_t max_pages, struct ut_regions *out,
+                struct ut_error *error)
+{
+	const char *step = flags ? "PAGEMAP_SCAN get+clear" : "PAGEMAP_SCAN get";
+
+	while (start < end) {
+		struct pm_scan arg = {
+			.size = sizeof(arg),
+			.flags = flags,
+			.start = start,
+			.end = end,
+			.vec_len = VEC_LEN,
+			.max_pages = max_pages,
+			.category_inverted = match->inverted,
+			.category_mask = match->mask,
+			.category_anyof_mask = match->anyof,
+			.return_mask = match->ret,
+		};
+		struct page_region24 *fresh;
+		uint64_t last_end;
+		long n;
+
+		if (regions_reserve(out, VEC_LEN))
+			return ut_fail(error, step, ENOMEM, 0, start, end - start);
+		fresh = out->data + out->count;
+		arg.vec = (uintptr_t)fresh;
+		n = ioctl(pagemap, IOCTL_PAGEMAP_SCAN, &arg);
+		if (n < 0)
+			return ut_fail(error, step, errno, 0, start, end - start);
+		if (!n)
+			return 0;
+		last_end = fresh[n - 1].end;
+		/* Neighbours that two calls' answers cut apart are one run. */
+		if (out->count && fresh[-1].end == fresh->start &&
+		    fresh[-1].categories == fresh->categories) {
+			fresh[-1].end = fresh->end;
+			memmove(fresh, fresh + 1, (n - 1) * sizeof(*fresh));
+			out->count--;
+		}
+		out->count += n;
+		/*
+		 * Room left in vec means that the walk came to its end. walk_end does not
+		 * say so: the kernel leaves there where it last emptied its own buffer
+		 * (seen on 6.18), and going on from it would report, and protect, the
+		 * tail twice.
+		 */
+		if (n < VEC_LEN || max_pages)
+			return 0;
+		start = arg.walk_end > last_end ? arg.walk_end : last_end;
+	}
+	return 0;
+}
+
+int ut_scan_get(int pagemap, uint64_t start, uint64_t end, const struct ut_match *match,
+                uint64_t max_pages, struct ut_regions *out, struct ut_error *error)
+{
+	return walk(pagemap, start, end, match, 0, max_pages, out, error);
+}
+
+int ut_scan_clear(int pagemap, uint64_t start, uint64_t end, const struct ut_match *match,
+                  struct ut_regions *out, struct ut_error *error)
+{
+	return walk(pagemap, start, end, match, SCAN_WP_MATCHING, 0, out, error);
+}
+
+uint64_t ut_scan_limit(int pagemap, struct ut_error *error)
+{
+	/* With five-level page tables user memory may reach 2^56, else 2^47 (x86-64: less
+	 * a page). */
+	static const uint64_t limits[] = {(1ULL << 56) - 4096, (1ULL << 48) - 4096,
+	                                  (1ULL << 47) - 4096};
+	int err = 0;
+
+	for (unsigned int i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+		struct pm_scan arg = {
+			.size = sizeof(arg),
+			.start = limits[i] - 4096,
+			.end = limits[i],
+			.category_mask = UT_PAGE_WRITTEN,
+		};
+
+		if (ioctl(pagemap, IOCTL_PAGEMAP_SCAN, &arg) >= 0)
+			return limits[i];
+		err = errno;
+		if (err != EFAULT)
+			break;
+	}
+	ut_fail(error, "PAGEMAP_SCAN", err, 0, 0, 0);
+	return 0;
+}
+
+int ut_uffd_enable_async(int uffd, struct ut_error *error)
+{
+	/* No UFFD_FEATURE_EVENT_*: each would make the target wait until we have read it.
+	 */
+	struct uffdio_api api = {
+		.api = UFFD_API,
+		.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
+		            UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
+		            UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC,
+	};
+
+	if (ioctl(uffd, UFFDIO_API, &api))
+		return ut_fail(error, "UFFDIO_API", errno, 0, 0, 0);
+	return 0;
+}
+
+int ut_uffd_register(int uffd, uint64_t start, uint64_t end, struct ut_error *error)
+{
+	struct uffdio_register reg = {
+		.range = {.start = start, .len = end - start},
+		.mode = UFFDIO_REGISTER_MODE_WP,
+	};
+
+	if (ioctl(uffd, UFFDIO_REGISTER, &reg))
+		return ut_fail(error, "UFFDIO_REGISTER", errno, 0, start, end - start);
+	return 0;
+}

@@ -1,0 +1,12 @@
+#pragma once
+#include "api/scan.h"
+
+/* Room for `more` regions behind the last one; -1 without memory. */
+int regions_reserve(struct ut_regions *regions, uint64_t more);
+
+/* Appends [start, end), merged with the last region where they touch and agree. */
+int regions_append(struct ut_regions *regions, uint64_t start, uint64_t end,
+                   uint64_t categories);
+
+/* Frees what a list holds; it is empty afterwards and can be used again. */
+void regions_release(struct ut_regions *regions);

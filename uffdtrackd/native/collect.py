@@ -1,0 +1,76 @@
+"""The hot loop of an iteration over one address space; see c/collect.c."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ._native import ffi, lib
+from .error import new_error, raised
+from .scan import as_runs
+
+
+class Collected(NamedTuple):
+    """What one collection found, each as runs (see `native.runs`).
+
+    dirty: written, or part of a range whose scan failed. file: clean pages of a file, seen for
+    the first time. discarded: blocks that were populated and are empty now.
+    calls, failed: ioctls made, and how many of them failed.
+    """
+
+    dirty: memoryview
+    file: memoryview
+    discarded: memoryview
+    calls: int
+    failed: int
+
+
+class Collector:
+    """Collects what was written through one /proc/PID/pagemap, the caller's to close."""
+
+    def __init__(self, pagemap: int, limit: int) -> None:
+        self._c: Any = ffi.gc(lib.ut_collector_new(pagemap, limit), lib.ut_collector_free)
+        if not self._c:
+            raise MemoryError("collector")
+        self._out = ffi.new("struct ut_collected *")
+
+    def exclude(self, ranges: memoryview) -> None:
+        """Ranges to leave alone from now on: somebody else scans them."""
+        self._set(lib.ut_collector_exclude, ranges)
+
+    def shared(self, ranges: memoryview) -> None:
+        """Ranges of shared objects, where a page that is not mapped may still have content."""
+        self._set(lib.ut_collector_shared, ranges)
+
+    def _set(self, call: Any, ranges: memoryview) -> None:
+        words = ffi.from_buffer("uint64_t[]", ranges)
+        if call(self._c, words, len(ranges) // 2):
+            raise MemoryError("collector")
+
+    def forget(self, ranges: memoryview) -> None:
+        """Ranges that were unmapped, or mapped anew: no page there is known any more."""
+        for i in range(0, len(ranges), 2):
+            lib.ut_collector_forget(self._c, ranges[i], ranges[i + 1])
+
+    def collect(self) -> Collected:
+        """One collection. Raises NativeError with ESRCH when the address space is gone; after any
+        NativeError what was written is unknown: everything is dirty."""
+        error = new_error()
+        out = self._out
+        if lib.ut_collect(self._c, out, error):
+            raise raised(error)
+        return Collected(
+            as_runs(out.dirty),
+            as_runs(out.file),
+            as_runs(out.discarded),
+            out.calls,
+            out.failed,
+        )
+
+    @property
+    def span_bytes(self) -> int:
+        """Bytes in blocks known to have pages."""
+        return int(lib.ut_collector_span_bytes(self._c))
+
+    @property
+    def span_count(self) -> int:
+        return int(lib.ut_collector_span_count(self._c))
