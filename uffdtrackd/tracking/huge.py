@@ -1,0 +1,89 @@
+"""Private huge pages (hugetlb): what their scan does not say.
+
+Zapping a huge page (MADV_DONTNEED) leaves the write-protect marker behind, so a page that now
+reads zero stays "clean" for ever. Two looks make up for it:
+
+    was present, is not            --> discarded
+    present and clean, zero inside --> dirty: it may have been zapped and read again since
+
+The second needs no copy of the page: a clean page is either what it was or all zero, so one word
+that is not zero, the *witness*, proves that it is what it was. Eight bytes a page are read.
+
+hugetlb is never swapped, and a part of a huge page cannot be protected: each region is scanned
+whole, outside of the collector.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ..model.pageset import PageSet
+from ..native import scan
+from ..native.layout import Vma
+
+_WORD = 8
+
+
+class HugePages:
+    """The private hugetlb regions of one address space.
+
+    mem_fd: /proc/PID/mem, open for reading, the caller's.
+    """
+
+    def __init__(self, pagemap: int, mem_fd: int, page_size: int) -> None:
+        self._pagemap = pagemap
+        self._mem = mem_fd
+        self._page_size = page_size
+        self._witness: dict[int, int] = {}
+
+    def collect(
+        self, regions: Sequence[tuple[Vma, int]], known: PageSet
+    ) -> tuple[PageSet, PageSet]:
+        """Dirty and discarded pages of `regions` (VMA and bytes in one of its pages).
+
+        known: pages that a consumer may hold. Raises NativeError.
+        """
+        dirty: list[tuple[int, int]] = []
+        present: list[tuple[int, int]] = []
+        for vma, _ in regions:
+            written = scan.clear(
+                self._pagemap,
+                vma.start,
+                vma.end,
+                mask=scan.Page.WPALLOWED | scan.Page.WRITTEN,
+                anyof=scan.Page.PRESENT,
+            )
+            dirty += [(start, end) for start, end, _ in written]
+            now = scan.get(self._pagemap, vma.start, vma.end, mask=scan.Page.PRESENT)
+            present += [(start, end) for start, end, _ in now]
+        all_dirty = PageSet.from_ranges(dirty, self._page_size)
+        all_present = PageSet.from_ranges(present, self._page_size)
+        extent = PageSet.from_ranges(((vma.start, vma.end) for vma, _ in regions), self._page_size)
+        held = known & extent
+        clean = (held & all_present) - all_dirty
+        zero: list[tuple[int, int]] = []
+        for vma, size in regions:
+            zero += self._zero_pages(clean, vma, size)
+        return all_dirty | PageSet.from_ranges(zero, self._page_size), held - all_present
+
+    def _zero_pages(self, clean: PageSet, vma: Vma, size: int) -> list[tuple[int, int]]:
+        inside = clean & PageSet.from_ranges([(vma.start, vma.end)], self._page_size)
+        return [
+            (page, page + size)
+            for start, end in inside
+            for page in range(start - start % size, end, size)
+            if not self._has_witness(page, size)
+        ]
+
+    def _has_witness(self, page: int, size: int) -> bool:
+        at = self._witness.get(page, 0)
+        if any(os.pread(self._mem, _WORD, page + at)):
+            return True
+        content = os.pread(self._mem, size, page)
+        rest = content.lstrip(b"\0")
+        if not rest:
+            self._witness.pop(page, None)
+            return False
+        self._witness[page] = (len(content) - len(rest)) & -_WORD
+        return True

@@ -1,0 +1,187 @@
+"""Keeps every region of an address space registered with its userfaultfd.
+
+Nothing new is ever registered by itself: mmap, brk, mremap, or a mapping over another are born
+untracked, and a scan skips them in silence. So each iteration begins here:
+
+    PAGEMAP_SCAN "not WPALLOWED" over everything  --> what is not registered
+        less what is known to be refused          --> what is new: nothing, most of the time
+        UFFDIO_REGISTER of the gap around it      --> registered; all of it counts as written
+
+    0        refused         new      refused                       limit
+    |---------[vvar]----#####[~~~]#####[r--s]------------------------|
+                   |<----- one call ------>|
+
+A call never covers part of a VMA: that would split it, and an mremap() of the target over the
+two halves would fail. The gap between two refused regions begins and ends at VMA borders by
+construction; registered VMAs and holes inside it are no hindrance. Only when the kernel refuses a
+gap is the culprit looked for, by borders of a fresh /proc/PID/maps.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+
+from ..model.pageset import PageSet
+from ..native import scan
+from ..native.error import NativeError
+from ..native.layout import SHARED, WRITE, Layout, Vma
+
+_REFUSALS = (errno.EINVAL, errno.EPERM, errno.EBUSY)
+
+# A target that maps all the time always has something new: what is left is found next time,
+# and a frozen target cannot run away.
+_ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A region that the kernel does not let us register, and why.
+
+    errno: EINVAL its kind cannot be (vdso, rings), EPERM a shared mapping that can never become
+    writable, EBUSY it belongs to another userfaultfd (ioctl_userfaultfd(2)).
+    """
+
+    vma: Vma
+    errno: int
+
+
+def _lowest_address() -> int:
+    """UFFDIO_REGISTER refuses ranges that begin below vm.mmap_min_addr (fs/userfaultfd.c)."""
+    try:
+        with open("/proc/sys/vm/mmap_min_addr") as file:
+            return int(file.read())
+    except (OSError, ValueError):
+        return 65536
+
+
+class Registrar:
+    """Registers one address space, from outside, through its userfaultfd and pagemap."""
+
+    def __init__(self, uffd: int, pagemap: int, limit: int, page_size: int) -> None:
+        self._uffd = uffd
+        self._pagemap = pagemap
+        self._limit = limit
+        self._lowest = _lowest_address()
+        self._page_size = page_size
+        self._settled: list[tuple[int, int, int]] | None = None
+        self.refused: dict[int, Refused] = {}
+
+    def settle(self, layout: Layout, changed: bool) -> PageSet:
+        """Registers what is new. Returns it: its pages are all dirty, whatever their bits say.
+
+        layout: refreshed; it is refreshed again where the kernel refuses something.
+        changed: whether that showed a difference. Raises NativeError.
+        """
+        if changed:
+            self._forget_refused(layout)
+        newly = PageSet(self._page_size)
+        for _ in range(_ROUNDS):
+            missing = scan.get(
+                self._pagemap,
+                0,
+                self._limit,
+                mask=scan.Page.WPALLOWED,
+                inverted=scan.Page.WPALLOWED,
+            )
+            if missing == self._settled and not changed:
+                break
+            self._settled = missing
+            unregistered = PageSet.from_ranges(
+                ((start, end) for start, end, _ in missing), self._page_size
+            )
+            fresh = unregistered - self._refused_ranges()
+            if not fresh:
+                break
+            newly |= fresh
+            changed = True
+            done = self._lowest
+            for start, end in fresh:
+                if end > done:
+                    done = self._register_around(start, end, layout)
+        return newly
+
+    def _refused_ranges(self) -> PageSet:
+        ranges = ((r.vma.start, r.vma.end) for r in self.refused.values())
+        # What lies below the lowest address cannot be registered at all.
+        return PageSet.from_ranges([(0, self._lowest), *ranges], self._page_size)
+
+    def _forget_refused(self, layout: Layout) -> None:
+        """Drops the refused regions that are not in maps any more, as they were, to the letter."""
+        if not self.refused:
+            return
+        text = b"\n" + layout.text()
+        for start, refused in list(self.refused.items()):
+            line = refused.vma.line.encode(errors="surrogateescape")
+            if b"\n" + line + b"\n" not in text:
+                del self.refused[start]
+
+    def _gap(self, start: int, end: int) -> tuple[int, int]:
+        """The gap between refused regions that holds [start, end)."""
+        low, high = self._lowest, self._limit
+        for refused in self.refused.values():
+            if refused.vma.end <= start:
+                low = max(low, refused.vma.end)
+            elif refused.vma.start >= end:
+                high = min(high, refused.vma.start)
+        return low, high
+
+    def _register_around(self, start: int, end: int, layout: Layout) -> int:
+        """Registers the gap around a new range; returns its end: what is below is done."""
+        low, high = self._gap(start, end)
+        self._register_gap(low, high, layout)
+        return high
+
+    def _register_gap(self, low: int, high: int, layout: Layout) -> None:
+        """Registers everything in [low, high), whose ends are borders of VMAs, but the refused."""
+        if self._registered(low, high):
+            return
+        layout.refresh()
+        vmas = [vma for vma in layout.vmas() if low <= vma.start and vma.end <= high]
+        # Likely culprits are tried alone first: nearly always that is all, and the rest goes
+        # through in one call a gap.
+        before = len(self.refused)
+        for vma in filter(_is_suspect, vmas):
+            self._register_alone(vma)
+        if len(self.refused) > before:
+            at = low
+            for vma in vmas:
+                if vma.start in self.refused:
+                    self._register_gap(at, vma.start, layout)
+                    at = vma.end
+            self._register_gap(at, high, layout)
+        elif len(vmas) > 1:
+            border = vmas[len(vmas) // 2].start
+            self._register_gap(low, border, layout)
+            self._register_gap(border, high, layout)
+        elif vmas:
+            self._register_alone(vmas[0])
+
+    def _register_alone(self, vma: Vma) -> None:
+        try:
+            scan.register(self._uffd, vma.start, vma.end)
+        except NativeError as error:
+            # ENOMEM: no VMA there any more (fs/userfaultfd.c), the target was quicker.
+            if error.errno in _REFUSALS:
+                self.refused[vma.start] = Refused(vma, error.errno)
+            elif error.errno != errno.ENOMEM:
+                raise
+
+    def _registered(self, low: int, high: int) -> bool:
+        if low >= high:
+            return True
+        try:
+            scan.register(self._uffd, low, high)
+        except NativeError as error:
+            if error.errno not in (*_REFUSALS, errno.ENOMEM):
+                raise
+            return False
+        return True
+
+
+def _is_suspect(vma: Vma) -> bool:
+    if vma.flags & SHARED and not vma.flags & WRITE:
+        return True
+    if vma.name.startswith(("[heap]", "[stack]", "[anon")):
+        return False
+    return vma.name.startswith(("[", "/[", "anon_inode:", "/dev/"))

@@ -1,0 +1,123 @@
+"""What an address space consists of now, sorted by what has to be done about each part.
+
+    maps --> Layout --changed?--> Space: mapped                     (what is not, is discarded)
+                                         private_files              (pages may revert to the file)
+                                         huge                       (scanned by `huge`)
+                                         shared_regions             (looked after by `shared`)
+             Registrar.refused ---------> untracked                 (always or skip)
+
+Made anew only when the layout or the set of refused regions changed, and only the regions that
+are more than private anonymous memory cost anything here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from ..model.pageset import PageSet
+from ..model.region import Region, Tracking
+from ..native.error import NativeError
+from ..native.layout import SHARED, Layout, Vma
+from .registrar import Refused
+from .untracked import Untracked, judge, kind_of
+
+
+class Space:
+    """One look at an address space; see the module."""
+
+    def __init__(
+        self,
+        layout: Layout,
+        refused: Iterable[Refused],
+        mem_fd: int,
+        page_size: int,
+        huge_sizes: dict[tuple[int, int], int],
+    ) -> None:
+        self._page_size = page_size
+        self._huge_sizes = huge_sizes
+        self.mapped = PageSet.from_runs(layout.mapped(), page_size)
+        self.untracked = {r.vma.start: judge(r, mem_fd) for r in refused}
+        self.huge: list[tuple[Vma, int]] = []
+        self.shared_regions: list[Vma] = []
+        files: list[tuple[int, int]] = []
+        for vma in layout.special():
+            if vma.start in self.untracked:
+                continue
+            if vma.flags & SHARED:
+                self.shared_regions.append(vma)
+            elif (size := self._size_at(layout, vma)) > page_size:
+                self.huge.append((vma, size))
+            elif vma.inode:
+                files.append((vma.start, vma.end))
+        self.private_files = PageSet.from_ranges(files, page_size)
+        self.shared = PageSet.from_ranges(
+            ((vma.start, vma.end) for vma in self.shared_regions), page_size
+        )
+        self.excluded = PageSet.from_ranges(
+            ((vma.start, vma.end) for vma, _ in self.huge), page_size
+        )
+
+    def _size_at(self, layout: Layout, vma: Vma) -> int:
+        """Bytes in a page of a file-backed VMA. All mappings of one file system agree."""
+        if vma.device[0] or not vma.inode:
+            return self._page_size
+        if vma.device not in self._huge_sizes:
+            try:
+                size = layout.page_size_at(vma.start)
+            except NativeError:
+                return self._page_size  # unmapped meanwhile: gone with the next layout
+            if not size:
+                # Before PROCMAP_QUERY (6.11) only the name tells.
+                size = 2 << 20 if vma.name.startswith("/anon_hugepage") else self._page_size
+            self._huge_sizes[vma.device] = size
+        return self._huge_sizes[vma.device]
+
+    def regions(
+        self, text: bytes, tracking: Tracking, shared_reason: Callable[[Vma], str]
+    ) -> list[Region]:
+        """Every region of maps `text`, by address.
+
+        tracking: of what the backend tracks. shared_reason: why a shared region is `always`.
+        """
+        sizes = {vma.start: size for vma, size in self.huge}
+        shared = {vma.start: vma for vma in self.shared_regions}
+        found = []
+        for line in text.decode(errors="surrogateescape").splitlines():
+            fields = line.split(maxsplit=5)
+            start, end = (int(edge, 16) for edge in fields[0].split("-"))
+            major, minor = (int(number, 16) for number in fields[3].split(":"))
+            size = sizes.get(start, self._page_size)
+            vma = Vma(
+                start,
+                end,
+                SHARED if fields[1][3] == "s" else 0,
+                int(fields[2], 16),
+                (major, minor),
+                int(fields[4]),
+                fields[5] if len(fields) > 5 else "",
+                line,
+            )
+            how, reason = tracking, ""
+            refused: Untracked | None = self.untracked.get(start)
+            if refused is not None:
+                how, reason = refused.tracking, refused.reason
+            elif start in shared and (reason := shared_reason(shared[start])):
+                how = Tracking.ALWAYS
+            elif vma.name == "[vsyscall]":
+                how, reason = Tracking.SKIP, "made by the kernel, the same in every process"
+            found.append(
+                Region(
+                    start,
+                    end,
+                    fields[1],
+                    vma.offset,
+                    vma.device,
+                    vma.inode,
+                    vma.name,
+                    kind_of(vma, size),
+                    how,
+                    reason,
+                    size,
+                )
+            )
+        return found

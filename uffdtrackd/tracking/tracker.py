@@ -1,0 +1,257 @@
+"""One address space, iteration by iteration, with the asynchronous backend.
+
+    maps, registration --> Space: what is mapped and of which sort    `space`, `registrar`
+            |  newly registered: all its pages are dirty; what was known there is gone
+            v
+    Collector: get+clear of everything, at the speed of one ioctl     native `collect`
+            |  written pages, emptied blocks
+            v
+    what such a scan cannot say:  pages back to their file            native `reverted`
+                                  huge pages zapped                   `huge`
+                                  holes and writers of shared memory  `shared`
+                                  regions that cannot be tracked      `untracked`
+            v
+    Collection: dirty, discarded, always          known = known + dirty - discarded
+
+`known` is what a consumer that followed every iteration holds; only such a page can be
+discarded. Order is always protect, then report, then (the reader) copy: a write at any moment is
+either in the copy or in the next iteration.
+
+If anything fails on the way, bits may have been cleared and not been told: the next iteration
+then lists everything.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from ..model.pageset import PageSet
+from ..model.region import Region, Tracking
+from ..native import scan
+from ..native.collect import Collected, Collector
+from ..native.layout import Layout, Vma
+from ..native.reverted import find_reverted
+from .huge import HugePages
+from .known import Known
+from .registrar import Registrar
+from .shared import SharedMemory
+from .space import Space
+from .untracked import pages as untracked_pages
+
+
+class Collection(NamedTuple):
+    """What one iteration found in one address space; see `model.iteration.ProcessPages`."""
+
+    dirty: PageSet
+    discarded: PageSet
+    always: PageSet
+    load_regions: Callable[[], Sequence[Region]]
+    stats: dict[str, int]
+
+
+class Tracker:
+    """Tracks one address space through descriptors that the caller owns and keeps open.
+
+    pid, tid: the process, and a live thread of it. uffd: a userfaultfd of that address space,
+    UFFDIO_API not called yet. Raises NativeError where the kernel cannot do it.
+    """
+
+    backend = Tracking.ASYNC
+
+    def __init__(self, pid: int, tid: int, uffd: int, pagemap: int, page_size: int) -> None:
+        self._pagemap = pagemap
+        self._page_size = page_size
+        scan.enable_async(uffd)
+        limit = scan.limit(pagemap)
+        self._maps = os.open(f"/proc/{tid}/maps", os.O_RDONLY | os.O_CLOEXEC)
+        self._mem = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._layout = Layout(self._maps)
+        self._registrar = Registrar(uffd, pagemap, limit, page_size)
+        self._collector = Collector(pagemap, limit)
+        self._huge = HugePages(pagemap, self._mem, page_size)
+        self._shared = SharedMemory(pid, tid, page_size)
+        self._space: Space | None = None
+        self._huge_sizes: dict[tuple[int, int], int] = {}
+        self._known = Known(page_size)
+        self._own_file_pages = PageSet(page_size)  # known pages of private file mappings
+        self._sees_swap_types = _sees_swap_types()
+        self._complete = True
+        self._newly = PageSet(page_size)  # registered since the last iteration
+        self._unsettled = False  # the layout moved during the last iteration
+
+    @property
+    def known(self) -> PageSet:
+        """What a consumer of all iterations so far holds."""
+        return self._known.pages
+
+    def alive(self) -> bool:
+        """Whether the address space still exists: exec() and exit make an end of it."""
+        return os.pread(self._maps, 1, 0) != b""
+
+    def close(self) -> None:
+        """Gives back what it opened; the userfaultfd is its owner's."""
+        for fd in (self._maps, self._mem):
+            if fd >= 0:
+                os.close(fd)
+        self._maps = self._mem = -1
+
+    def register(self) -> None:
+        """Registers what is there now, so that a refusal shows at once. Raises NativeError."""
+        self._newly, _ = self._update_layout()
+
+    def owned_elsewhere(self) -> list[Vma]:
+        """Regions that belong to another userfaultfd."""
+        refused = self._registrar.refused.values()
+        return [region.vma for region in refused if region.errno == errno.EBUSY]
+
+    def iterate(self) -> Collection:
+        """One iteration. Raises NativeError: ESRCH when the address space is gone."""
+        complete, self._complete = self._complete, False
+        collection = self._iterate(everything=not complete)
+        self._complete = True
+        return collection
+
+    def _iterate(self, everything: bool) -> Collection:
+        newly, gone = self._update_layout()
+        space = self._space
+        assert space is not None  # _update_layout() made it
+        dirty = self._populated(newly, space) if newly and self._known else self._none()
+        self._collector.forget(newly.runs)
+        found = self._collector.collect()
+        dirty |= self._written(found, space)
+        if everything:
+            dirty |= self._populated(space.mapped, space)
+
+        # Seen after the scan, so these win over what the scan said of the same pages.
+        discarded = self._none()
+        if found.discarded:
+            emptied = PageSet.from_runs(found.discarded, self._page_size)
+            discarded = emptied & (self._known.pages | dirty)
+        if self._own_file_pages:
+            reverted, doubtful = self._find_reverted()
+            discarded |= reverted
+            dirty |= doubtful
+        if space.huge:
+            huge_dirty, huge_gone = self._huge.collect(space.huge, self._known.pages)
+            dirty |= huge_dirty
+            discarded |= huge_gone
+        always = untracked_pages(space.untracked.values(), self._pagemap, self._page_size)
+        if space.shared_regions:
+            shared = self._shared.collect(dirty & space.shared, self._known.pages)
+            dirty = (dirty - space.shared) | shared.dirty
+            discarded = (discarded - space.shared) | shared.discarded
+            always |= shared.always
+        if discarded:
+            dirty -= discarded
+        dirty |= always
+        lost = gone | newly
+        if lost:
+            discarded |= (self._known.pages & lost) - dirty
+        self._known.update(dirty, discarded)
+        self._own_file_pages = (self._own_file_pages - discarded) | (dirty & space.private_files)
+        return Collection(dirty, discarded, always, self._regions(space), self._stats(found))
+
+    def _none(self) -> PageSet:
+        return PageSet(self._page_size)
+
+    def _update_layout(self) -> tuple[PageSet, PageSet]:
+        """Registers what is new. Returns that, and known pages that are not mapped any more."""
+        changed = self._layout.refresh()
+        newly = self._registrar.settle(self._layout, changed)
+        if newly:
+            # Registered neighbours merge into one VMA: the layout is the one after that.
+            self._layout.refresh()
+        newly, self._newly = newly | self._newly, self._none()
+        moved = changed or bool(newly)
+        if moved or self._space is None:
+            self._space = self._look_around()
+        # What was mapped after maps was read, and unmapped before it is read again, is reported
+        # although no maps ever showed it: a layout that moved is compared once more.
+        gone = self._none()
+        if moved or self._unsettled:
+            gone = self._known.pages - self._space.mapped
+        self._unsettled = moved
+        return newly, gone
+
+    def _look_around(self) -> Space:
+        """The layout as it is now, told to everybody who goes by it."""
+        before = self._space.mapped if self._space else self._none()
+        space = Space(
+            self._layout,
+            self._registrar.refused.values(),
+            self._mem,
+            self._page_size,
+            self._huge_sizes,
+        )
+        self._collector.exclude(space.excluded.runs)
+        self._collector.shared(space.shared.runs)
+        self._collector.forget((before - space.mapped).runs)
+        self._shared.set_regions(space.shared_regions)
+        return space
+
+    def _populated(self, where: PageSet, space: Space) -> PageSet:
+        """Everything that has a page of its own in `where`, protected or not.
+
+        For regions registered a moment ago: kernels before 6.13 (6.12.11) kept protection bits
+        across mremap() (commit 0cef0bb836e3), so that a moved page looked clean.
+        """
+        found = self._none()
+        files: list[tuple[int, int]] = []
+        own: list[tuple[int, int]] = []
+        for start, end in where & space.mapped - space.excluded:
+            for first, last, categories in scan.get(
+                self._pagemap,
+                start,
+                end,
+                mask=scan.Page.WPALLOWED,
+                anyof=scan.Page.PRESENT | scan.Page.SWAPPED,
+                ret=scan.Page.FILE,
+            ):
+                (files if categories & scan.Page.FILE else own).append((first, last))
+        found |= PageSet.from_ranges(own, self._page_size)
+        return found | (PageSet.from_ranges(files, self._page_size) - space.private_files)
+
+    def _written(self, found: Collected, space: Space) -> PageSet:
+        dirty = PageSet.from_runs(found.dirty, self._page_size)
+        if found.file:
+            dirty |= PageSet.from_runs(found.file, self._page_size) - space.private_files
+        # A failed call is dirty as a whole: that may reach beyond what is mapped.
+        return dirty & space.mapped if found.failed else dirty
+
+    def _find_reverted(self) -> tuple[PageSet, PageSet]:
+        reverted, doubtful = find_reverted(
+            self._pagemap, self._own_file_pages.runs, swap_types=self._sees_swap_types
+        )
+        return (
+            PageSet.from_runs(reverted, self._page_size),
+            PageSet.from_runs(doubtful, self._page_size),
+        )
+
+    def _regions(self, space: Space) -> Callable[[], Sequence[Region]]:
+        text = self._layout.text()
+        reasons = {vma.start: self._shared.reason(vma) for vma in space.shared_regions}
+        return lambda: space.regions(text, self.backend, lambda vma: reasons[vma.start])
+
+    def _stats(self, found: Collected) -> dict[str, int]:
+        return {
+            "regions": len(self._layout),
+            "spans": self._collector.span_count,
+            "span_bytes": self._collector.span_bytes,
+            "scan_calls": found.calls,
+            "scan_failures": found.failed,
+        }
+
+
+def _sees_swap_types() -> bool:
+    """Whether /proc/PID/pagemap shows us frame numbers and swap types (CAP_SYS_ADMIN at open)."""
+    probe = bytearray(b"x" * 4096)
+    address = id(probe)  # any resident page of ours will do
+    try:
+        with open("/proc/self/pagemap", "rb", buffering=0) as file:
+            entry = os.pread(file.fileno(), 8, address // 4096 * 8)
+    except OSError:
+        return False
+    return bool(int.from_bytes(entry, "little") & ((1 << 55) - 1))
