@@ -37,8 +37,15 @@ else
 	}
 fi
 
-echo "==> making $venv with $("$chosen" --version) ($(command -v "$chosen"))"
-"$chosen" -m venv --clear "$venv"
+# One that is here, of the same Python and not moved from elsewhere, only gets what is new.
+same='import sys; print(sys.version, sys.base_prefix)'
+if [[ $("$venv/bin/python" -c "$same" 2>/dev/null) == "$("$chosen" -c "$same")" ]] &&
+	head -n 1 "$venv/bin/pip" 2>/dev/null | grep -qF "#!$PWD/$venv/bin/"; then
+	echo "==> bringing $venv up to date"
+else
+	echo "==> making $venv with $("$chosen" --version) ($(command -v "$chosen"))"
+	"$chosen" -m venv --clear "$venv"
+fi
 pip=("$venv/bin/python" -m pip install -qq --disable-pip-version-check)
 
 # What is needed and in which version is said once, in pyproject.toml.
