@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -21,7 +23,7 @@ from ..model.errors import TargetGone, TrackError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
 from ..native import copy
-from ..native.error import NativeError
+from . import procfs
 from .expectation import expect, union
 
 _MIB = 1 << 20
@@ -133,22 +135,18 @@ class _Copy:
         self.pid = pid
         self.held = PageSet(page_size)
         self.page_size = page_size
-        self._memory = copy.Memory(pid)
         self._fd = os.memfd_create(f"shadow of {pid}", os.MFD_CLOEXEC)
         # As large as an address space may be; costs nothing until written.
         os.ftruncate(self._fd, 1 << 62)
 
     def close(self) -> None:
-        self._memory.close()
         os.close(self._fd)
 
     def apply(self, pages: ProcessPages) -> None:
         # First drop, then copy: a page in both sets was emptied and filled again.
         self._drop(pages.discarded)
-        try:
-            unreadable = self._memory.copy_to(self._fd, pages.dirty.runs)
-        except NativeError as error:
-            raise self._explained(error) from error
+        with self._memory() as memory:
+            unreadable = memory.copy_to(self._fd, pages.dirty.runs)
         self.held |= pages.dirty
         # Unmapped since the iteration returned, so the next one will say so.
         self._drop(PageSet.from_runs(unreadable, self.page_size))
@@ -166,10 +164,8 @@ class _Copy:
 
     def compare(self, pages: ProcessPages, same: int) -> Comparison:
         size = self.page_size
-        try:
-            wanted = expect(self.pid, pages.regions, self.held)
-        except OSError as error:
-            raise self._explained(error) from error
+        with self._memory() as memory:
+            wanted = expect(memory.pid, pages.regions, self.held)
         compared = union(wanted.compare, size)
         zero = union(wanted.zero, size)
         missed, unreadable = self._compare(compared)
@@ -195,23 +191,45 @@ class _Copy:
         return self._compare_with(self._fd, 0, pages)
 
     def _compare_with_file(self, path: str, shift: int, pages: PageSet) -> tuple[PageSet, PageSet]:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return PageSet(self.page_size), pages
         try:
             return self._compare_with(fd, shift, pages)
         finally:
             os.close(fd)
 
     def _compare_with(self, fd: int, shift: int, pages: PageSet) -> tuple[PageSet, PageSet]:
-        try:
-            differ, unreadable = self._memory.compare(fd, pages.runs, shift)
-        except NativeError as error:
-            raise self._explained(error) from error
+        with self._memory() as memory:
+            differ, unreadable = memory.compare(fd, pages.runs, shift)
         return (
             PageSet.from_runs(differ, self.page_size),
             PageSet.from_runs(unreadable, self.page_size),
         )
 
-    def _explained(self, error: OSError) -> TrackError:
-        if error.errno in (errno.ESRCH, errno.ENOENT):
-            return TargetGone(f"process {self.pid} has ended", pid=self.pid)
-        return TrackError(f"the memory of process {self.pid} cannot be copied: {error}")
+    @contextmanager
+    def _memory(self) -> Iterator[copy.Memory]:
+        """The target's memory, opened anew as exec() gives it another; errors are explained."""
+        try:
+            with copy.Memory(_live_thread(self.pid)) as memory:
+                yield memory
+        except OSError as error:
+            if isinstance(error, TrackError):
+                raise
+            gone = isinstance(error, (ProcessLookupError, FileNotFoundError))
+            if gone or error.errno == errno.ESRCH:
+                raise TargetGone(f"process {self.pid} has ended", pid=self.pid) from error
+            raise TrackError(
+                f"the memory of process {self.pid} cannot be copied: {error}", pid=self.pid
+            ) from error
+
+
+def _live_thread(pid: int) -> int:
+    """A thread that still has the memory: the leader may have exited without the others."""
+    if not procfs.read_stat(pid).dead:
+        return pid
+    live = [stat.tid for stat in procfs.thread_stats(pid) if not stat.dead]
+    if not live:
+        raise ProcessLookupError(f"no thread of process {pid} is left")
+    return live[0]

@@ -1,0 +1,96 @@
+"""The loop that `track` and `verify` share: attach, and collect at a steady pace.
+
+    attach --> [ iterate --> caller ] --> wait --> [ iterate --> caller ] ... --> [ frozen one ]
+       \\________________ may be interrupted ___/
+
+Iteration k is due k intervals after the first; one that is late is taken at once and the ones
+it ran over are left out, so that a slow target is not asked for ever faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import select
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+from ..model.iteration import Iteration
+from .row import Row
+from .signals import Stop
+
+
+class Session(Protocol):
+    """What the loop needs of a session."""
+
+    page_size: int
+
+    @property
+    def pids(self) -> Sequence[int]: ...
+
+    @property
+    def backend(self) -> str: ...
+
+    def iterate(self) -> Iteration: ...
+
+    def frozen(self) -> AbstractContextManager[object]: ...
+
+
+@contextmanager
+def attached(args: argparse.Namespace, stop: Stop) -> Iterator[Session]:
+    """A session with args.pid, closed at the end; a signal may end the attaching."""
+    # Looked up late: `check`, `dump` and `log` need none of what it imports.
+    attach = importlib.import_module("uffdtrackd").attach
+    with stop.allowed():
+        session = attach(args.pid, backend=args.backend, follow=args.follow)
+    with session:
+        yield session
+
+
+class Rounds:
+    """Collects iterations and tells how long each looked back.
+
+    step: told what is being done.
+    """
+
+    def __init__(
+        self, session: Session, pid: int, interval: float, stop: Stop, step: Callable[[str], None]
+    ) -> None:
+        self._session = session
+        self._pid = pid
+        self._interval = interval
+        self._stop = stop
+        self._step = step
+        self._began: float | None = None
+        self._returned_ns = 0
+
+    def next(self) -> tuple[Row, Iteration]:
+        """One iteration, now. Raises what Session.iterate() raises."""
+        self._step("collecting")
+        if self._began is None:
+            self._began = time.monotonic()
+        iteration = self._session.iterate()
+        now = time.monotonic_ns()
+        window = now - self._returned_ns if self._returned_ns else None
+        self._returned_ns = now
+        return Row.of(iteration, window), iteration
+
+    def wait(self) -> None:
+        """Until the next iteration is due or the target has ended. Raises Interrupted."""
+        self._step("waiting")
+        with self._stop.allowed():
+            if self._began is None or not self._interval:
+                return
+            passed = time.monotonic() - self._began
+            due = (passed // self._interval + 1) * self._interval - passed
+            try:
+                pidfd = os.pidfd_open(self._pid)
+            except OSError:
+                return  # ended: the next iteration says so, in better words
+            try:
+                select.select([pidfd], [], [], due)
+            finally:
+                os.close(pidfd)
