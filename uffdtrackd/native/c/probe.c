@@ -336,7 +336,8 @@ __attribute__((noreturn)) static void be_child(int which, int answer)
 	size_t length;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* A tracker that changed its user may not be dumpable; what it attaches to will be. */
+	/* A tracker that changed its user may not be dumpable; what it attaches to will
+	 * be. */
 	prctl(PR_SET_DUMPABLE, 1);
 	/* Handlers are the interpreter's: they must not run here. */
 	for (int signum = 1; signum < NSIG; signum++)
