@@ -45,6 +45,21 @@ def test_operations_are_those_of_sets(ops: ModuleType, a: set[int], b: set[int])
     assert ops.total(x) == len(a) * PAGE
 
 
+@given(
+    st.integers(0, (1 << 32) - 1),
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 300)), max_size=5),
+)
+def test_a_few_runs_against_many(seed: int, spans: list[tuple[int, int]]) -> None:
+    # Some 500 runs: above sixteen times as many, C takes another way through them.
+    many = set(random.Random(seed).sample(range(2000), 1000))
+    few = {page for first, count in spans for page in range(first, first + count)}
+    x, y = runs_of(many), runs_of(few)
+    for a, b, left, right in ((x, y, many, few), (y, x, few, many)):
+        assert native_runs.union(a, b).tolist() == runs_of(left | right).tolist()
+        assert native_runs.intersection(a, b).tolist() == runs_of(left & right).tolist()
+        assert native_runs.difference(a, b).tolist() == runs_of(left - right).tolist()
+
+
 @both
 @given(st.lists(st.tuples(st.integers(0, 64 * PAGE), st.integers(0, 3 * PAGE)), max_size=30))
 def test_normalise_is_the_pages_touched(ops: ModuleType, spans: list[tuple[int, int]]) -> None:
