@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -19,10 +20,10 @@ class Tty(io.StringIO):
         return True
 
 
-def screen(height: int = 40) -> tuple[Console, io.StringIO]:
+def screen(height: int = 40, width: int = 110) -> tuple[Console, io.StringIO]:
     """Not a terminal to Rich: it then writes only the last state, once, without control codes."""
     out = io.StringIO()
-    return Console(file=out, width=110, height=height, force_terminal=False), out
+    return Console(file=out, width=width, height=height, force_terminal=False), out
 
 
 def row(number: int) -> Row:
@@ -37,8 +38,8 @@ def test_table() -> None:
             view.show(row(number), iteration(number))
     lines = [line.rstrip() for line in out.getvalue().splitlines()]
     assert lines[0] == "process 7"
-    assert all(name in lines[2] for name in COLUMNS)
-    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines[4:8]]
+    assert lines[1].split() == list(COLUMNS)
+    cells = [re.split(r"\s{2,}", line.strip()) for line in lines[3:7]]
     zero = "0 B"
     assert cells[0] == ["0", "4.0 MiB", "1 024", zero, "-", "-", zero, "1.50 ms", "200 us"]
     assert cells[1] == [
@@ -55,9 +56,22 @@ def test_only_the_last_rows_that_fit_are_shown() -> None:
         for number in range(20):
             view.show(row(number), iteration(number))
     text = out.getvalue()
-    shown = [line.split()[1] for line in text.splitlines() if line.startswith("│")]
-    assert shown == ["15", "16", "17", "18", "19"]
-    assert "15 earlier iterations not shown" in text
+    shown = [line.split()[0] for line in text.splitlines() if line.endswith(" 0 s")]
+    assert shown == ["14", "15", "16", "17", "18", "19"]
+    assert "14 earlier iterations not shown" in text
+
+
+@pytest.mark.parametrize(
+    ("width", "missing"), [(90, []), (80, ["pages"]), (62, ["pages", "always", "took"])]
+)
+def test_a_narrow_terminal_has_fewer_columns(width: int, missing: list[str]) -> None:
+    console, out = screen(width=width)
+    with LiveView(console, "process 7", None) as view:
+        for number in range(4):
+            view.show(row(number), iteration(number))
+    head = out.getvalue().splitlines()[1].split()
+    assert head == [name for name in COLUMNS if name not in missing]
+    assert "…" not in out.getvalue()
 
 
 def test_nothing_is_drawn_before_the_first_iteration() -> None:

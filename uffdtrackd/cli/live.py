@@ -13,6 +13,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -24,8 +25,11 @@ from . import units
 from .render import PlainView
 from .row import COLUMNS, Row
 
-# Lines around the rows: borders, heading, bar, totals, and the prompt that comes after.
-_FRAME = 9
+# Lines around the rows: title, heading, bar, totals, and the prompt that comes after.
+_FRAME = 8
+_GAP = 2
+# What a narrow terminal does without, first first: the others say nearly as much.
+_SPARE = ("pages", "always", "took")
 
 
 def _bar(total: int | None, console: Console) -> Progress:
@@ -46,7 +50,7 @@ class LiveView:
         self._dirtied = 0
         self._bar = _bar(total, console)
         self._task = self._bar.add_task("attaching", total=total)
-        self._live = Live(self._layout(), console=console, refresh_per_second=8)
+        self._live = Live(console=console, refresh_per_second=8)
 
     def show(self, row: Row, iteration: Iteration) -> None:
         self._rows.append(row)
@@ -65,18 +69,40 @@ class LiveView:
         self._live.console.print(line, markup=False)
 
     def _layout(self) -> RenderableType:
-        table = Table(title=self._title, title_justify="left", title_style="bold")
-        for name in COLUMNS:
-            table.add_column(name, justify="right", no_wrap=True)
+        shown = self._fitting()
+        table = Table(
+            title=self._title,
+            title_justify="left",
+            title_style="bold",
+            box=SIMPLE_HEAD,
+            show_edge=False,
+            pad_edge=False,
+            padding=(0, _GAP // 2),
+            collapse_padding=True,
+        )
+        for index in shown:
+            table.add_column(COLUMNS[index], justify="right", no_wrap=True)
         for row in self._rows:
+            cells = row.cells()
             # Iteration 0 lists all there is: set apart from what was written since.
             style = "dim" if row.number == 0 else "bold" if row.frozen else ""
-            table.add_row(*row.cells(), style=style)
+            table.add_row(*(cells[index] for index in shown), style=style)
         earlier = self._seen - len(self._rows)
         words = [f"dirty after the first iteration: {units.size(self._dirtied)}"]
         if earlier:
             words.append(f"{units.plural(earlier, 'earlier iteration')} not shown")
         return Group(table, self._bar, Text("  " + ", ".join(words), style="dim"))
+
+    def _fitting(self) -> list[int]:
+        """Indices of the columns that fit the width of the terminal."""
+        lines = [list(COLUMNS), *(row.cells() for row in self._rows)]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+        shown = list(range(len(COLUMNS)))
+        for name in _SPARE:
+            if sum(widths[i] + _GAP for i in shown) <= self._live.console.width:
+                break
+            shown.remove(COLUMNS.index(name))
+        return shown
 
     def __enter__(self) -> Self:
         return self

@@ -3,49 +3,32 @@
     attach --> [ iterate --> caller ] --> wait --> [ iterate --> caller ] ... --> [ frozen one ]
        \\________________ may be interrupted ___/
 
-Iteration k is due k intervals after the first; one that is late is taken at once and the ones
-it ran over are left out, so that a slow target is not asked for ever faster.
+Iterations are due at whole multiples of the interval after the first; those that a slow one ran
+over are left out, so that a target which takes long is not asked without a pause.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import select
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import uffdtrackd
 
 from ..model.iteration import Iteration
+from ..tracking.session import Session
 from .row import Row
 from .signals import Stop
-
-
-class Session(Protocol):
-    """What the loop needs of a session."""
-
-    page_size: int
-
-    @property
-    def pids(self) -> Sequence[int]: ...
-
-    @property
-    def backend(self) -> str: ...
-
-    def iterate(self) -> Iteration: ...
-
-    def frozen(self) -> AbstractContextManager[object]: ...
 
 
 @contextmanager
 def attached(args: argparse.Namespace, stop: Stop) -> Iterator[Session]:
     """A session with args.pid, closed at the end; a signal may end the attaching."""
-    # Looked up late: `check`, `dump` and `log` need none of what it imports.
-    attach = importlib.import_module("uffdtrackd").attach
     with stop.allowed():
-        session = attach(args.pid, backend=args.backend, follow=args.follow)
+        session = uffdtrackd.attach(args.pid, backend=args.backend, follow=args.follow)
     with session:
         yield session
 

@@ -96,7 +96,7 @@ COLUMNS = (
     "dirty",
     "pages",
     "discarded",
-    "dirty rate",
+    "rate",
     "window",
     "always",
     "took",

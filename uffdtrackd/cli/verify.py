@@ -122,10 +122,14 @@ def _tell(result: Comparison, final: Iteration, terminal: Terminal) -> None:
     verdict = "equal" if result.equal else "DIFFERENT"
     terminal.print(
         f"process {result.pid}: {verdict}: {units.plural(result.compared, 'page')} compared,"
-        f" {units.count(len(result.missed))} missed,"
-        f" {units.count(result.over_reported)} of {units.count(result.final_dirty)} reported last"
-        " without need"
+        f" {units.count(len(result.missed))} missed"
     )
+    if result.final_dirty:
+        # Written with the same content again, or reported for nothing: both cost a copy.
+        terminal.print(
+            f"  of {units.plural(result.final_dirty, 'page')} reported last"
+            f" {units.count(result.over_reported)} had the content they had before"
+        )
     for name, pages in (("unreadable", result.unreadable), ("unverified", result.unverified)):
         if pages:
             terminal.print(f"  {name}: {units.plural(len(pages), 'page')}")
