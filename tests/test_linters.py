@@ -16,12 +16,11 @@ from pathlib import Path
 
 import pytest
 
+from uffdtrackd.native import build
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 LONGEST_FILE = 500
-
-# Compiled with the flags of the package's own build, which are defined in one place only.
-C_WARNINGS = ["-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]
 
 # A path below one of these exists on one machine only: in a comment or a default it is a mistake.
 PRIVATE_PATH = re.compile(r"(?<![\w.$}/*~-])/(?:home|root|work|workspace|Users|mnt|media)/[\w.]")
@@ -97,18 +96,9 @@ def c_units() -> list[Path]:
 @pytest.mark.parametrize("unit", names(c_units()))
 def test_gcc_analyzer(unit: str) -> None:
     includes = [f"-I{folder}" for folder in ("uffdtrackd/native", "parasite", "build")]
-    run(
-        "gcc",
-        "-std=gnu11",
-        "-O1",
-        *C_WARNINGS,
-        "-fanalyzer",
-        *includes,
-        "-c",
-        unit,
-        "-o",
-        "/dev/null",
-    )
+    # With the flags of the real build, but less inlined: findings then name real lines.
+    flags = [*build.CFLAGS, "-O1", "-fanalyzer"]
+    run("gcc", *flags, *includes, "-c", unit, "-o", "/dev/null")
 
 
 def test_files_are_short() -> None:

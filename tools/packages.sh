@@ -8,7 +8,7 @@
 set -euo pipefail
 
 build=(ca-certificates gcc git libc6-dev make python3 python3-dev python3-venv)
-tested=(binutils gdb redis-tools strace)
+tested=(gdb redis-tools sqlite3 strace)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;
