@@ -316,3 +316,33 @@ def test_a_reader_never_takes_a_log_from_a_live_writer(tmp_path: Path) -> None:
     with LogReader(path) as reader:
         assert reader.gaps == list[Gap]()
         assert held(reader) == populated(iterations)
+
+
+def test_flipped_bytes_are_an_error_or_harmless(tmp_path: Path) -> None:
+    """Whatever a file holds, a reader gets an answer or a LogError of one line."""
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    path = tmp_path / "log"
+    with LogWriter(path, META) as log:
+        for iteration in history(14, 20):
+            log.append(iteration)
+    whole, outcomes = path.read_bytes(), set()
+    for _ in range(250):
+        broken = bytearray(whole)
+        for _ in range(rng.choice([1, 1, 3, 20])):
+            broken[rng.randrange(len(broken))] = rng.choice([0, 255, rng.randrange(256)])
+        path.write_bytes(broken[: rng.choice([len(broken), len(broken), rng.randrange(100_000)])])
+        try:
+            with LogReader(path) as reader:
+                assert len(reader.records) == len(reader.numbers)
+                assert isinstance(reader.gaps, list)
+                for number in reader.numbers:
+                    for process in reader.iteration(number).processes.values():
+                        assert isinstance(process.regions, list)
+                reader.union()
+            outcomes.add("read")
+        except LogError as error:
+            assert "\n" not in error.message + error.hint
+            outcomes.add("refused")
+    assert outcomes == {"read", "refused"}

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from ..model.errors import LogError
 from .schema import APPLICATION_ID, TABLES, VERSION
 
+DAMAGED = "it is damaged, or cut off"
 HOW = "uffdtrack track PID --log FILE makes one"
 # A transaction of ours takes milliseconds: who holds the file longer is stuck.
 BUSY_SECONDS = 2.0
@@ -49,7 +50,7 @@ def create(path: str, meta: list[tuple[str, int | str]]) -> sqlite3.Connection:
         if not os.path.isfile(path) or os.path.getsize(path):
             raise LogError(f"{path} exists", hint="choose another name, or remove it") from None
     except (OSError, ValueError) as error:
-        raise LogError(f"cannot create {path}: {_reason(error)}") from error
+        raise LogError(f"cannot create {path}: {reason(error)}") from error
     database: sqlite3.Connection | None = None
     try:
         database = connect(path, "rw")
@@ -72,8 +73,10 @@ def create(path: str, meta: list[tuple[str, int | str]]) -> sqlite3.Connection:
     return database
 
 
-def _reason(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+def reason(error: Exception) -> str:
+    """What went wrong, in one line: a damaged file can have anything in SQLite's message."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    return " ".join(text.split())
 
 
 def open_read(path: str) -> sqlite3.Connection:
@@ -86,7 +89,7 @@ def open_read(path: str) -> sqlite3.Connection:
     try:
         regular = stat.S_ISREG(os.stat(path).st_mode)
     except (OSError, ValueError) as error:
-        raise LogError(f"cannot read {path}: {_reason(error)}") from error
+        raise LogError(f"cannot read {path}: {reason(error)}") from error
     if not regular:
         raise LogError(f"{path} is not a file")
     database = _open_ours(path)
@@ -107,12 +110,12 @@ def _open_ours(path: str) -> sqlite3.Connection:
         database = connect(path, "ro&immutable=1" if frozen else "ro")
         (application,) = database.execute("PRAGMA application_id").fetchone()
         (version,) = database.execute("PRAGMA user_version").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError) as error:
         if database is not None:
             database.close()
-        if error.sqlite_errorname == "SQLITE_NOTADB":
+        if getattr(error, "sqlite_errorname", "") == "SQLITE_NOTADB":
             raise LogError(f"{path} is not an iteration log", hint=HOW) from error
-        raise LogError(f"cannot read {path}: {error}") from error
+        raise LogError(f"cannot read {path}: {reason(error)}", hint=DAMAGED) from error
     if application == APPLICATION_ID and version == VERSION:
         return database
     database.close()

@@ -25,11 +25,9 @@ from ..model.fold import fold
 from ..model.iteration import Iteration
 from ..model.pageset import PageSet
 from ..model.region import Region
-from .database import open_read
+from .database import DAMAGED, open_read, reason
 from .meta import LogMeta
 from .records import load, load_regions
-
-DAMAGED = "it is damaged, or cut off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +89,9 @@ class LogReader:
             if outer:
                 database.execute("BEGIN")
             yield database
-        except (sqlite3.Error, OverflowError) as error:
-            raise LogError(f"cannot read {self.path}: {error}", hint=DAMAGED) from error
+        except (sqlite3.Error, ValueError, TypeError, OverflowError, MemoryError) as error:
+            # Damage has many faces: text that is not UTF-8, a blob for a number, a size of 2^40.
+            raise LogError(f"cannot read {self.path}: {reason(error)}", hint=DAMAGED) from error
         finally:
             if outer and database.in_transaction:
                 database.rollback()

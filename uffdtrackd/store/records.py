@@ -53,13 +53,19 @@ def insert_set(database: sqlite3.Connection, pages: PageSet) -> int:
 
 def load_set(database: sqlite3.Connection, number: int, page_size: int) -> PageSet:
     """A page set by id. LogError: it is missing or damaged."""
-    row = database.execute("SELECT roaring FROM page_sets WHERE id = ?", (number,)).fetchone()
-    if row is None or not isinstance(row[0], bytes):
+    row = database.execute(
+        "SELECT pages, runs, roaring FROM page_sets WHERE id = ?", (number,)
+    ).fetchone()
+    if row is None or not isinstance(row[2], bytes):
         raise LogError(f"the log is damaged: page set {number} is missing")
     try:
-        return PageSet.from_roaring(row[0], page_size)
+        pages = PageSet.from_roaring(row[2], page_size)
     except UsageError as error:
         raise LogError(f"the log is damaged: page set {number}: {error}") from error
+    # SQLite has no checksums: the counts find a good part of what a bad disk can do to a set.
+    if (len(pages), pages.run_count) != row[:2]:
+        raise LogError(f"the log is damaged: page set {number} is not what was stored")
+    return pages
 
 
 def insert(
