@@ -7,8 +7,12 @@ oracle, a Python set, shares no code with either.
 
 from __future__ import annotations
 
+import hashlib
 import random
+import subprocess
 from array import array
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -161,3 +165,17 @@ def test_a_result_outlives_everything_it_came_from() -> None:
     del a, b
     assert all(view.tolist() == expected for view in views)
     assert views[0].readonly and views[0].format == "Q"
+
+
+def test_no_word_beyond_an_array_is_touched(build_target: Callable[..., Path]) -> None:
+    """The same operations under AddressSanitizer, in arrays of exactly the documented size."""
+    native = Path(native_runs.__file__).parent
+    source = native / "c" / "runs.c"
+    # The cache of programs knows only the file in tests/targets: the hash makes it know this one.
+    version = hashlib.sha256(source.read_bytes()).hexdigest()
+    flags = ("-g", "-fsanitize=address,undefined", f"-DVERSION={version}", f"-I{native}")
+    program = build_target("runs_check", (*flags, str(source)))
+    seed = random.randrange(1 << 32)
+    print(f"seed {seed}")
+    done = subprocess.run([program, str(seed), "3000"], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ok\n", "")
