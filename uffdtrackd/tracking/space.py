@@ -4,7 +4,7 @@
                                          private_files              (pages may revert to the file)
                                          huge                       (scanned by `huge`)
                                          shared_regions             (looked after by `shared`)
-             Registrar.refused ---------> untracked                 (always or skip)
+             Registrar.refused ---------> untracked, always         (what becomes of those)
 
 Made anew only when the layout or the set of refused regions changed, and only the regions that
 are more than private anonymous memory cost anything here.
@@ -36,7 +36,13 @@ class Space:
         self._page_size = page_size
         self._huge_sizes = huge_sizes
         self.mapped = PageSet.from_runs(layout.mapped(), page_size)
+        self.text = layout.text()
         self.untracked = {r.vma.start: judge(r, mem_fd) for r in refused}
+        always = [u for u in self.untracked.values() if u.tracking is Tracking.ALWAYS]
+        self.always = PageSet.from_ranges(
+            ((u.vma.start, u.vma.end) for u in always if u.whole), page_size
+        )
+        self.always_if_populated = [u for u in always if not u.whole]
         self.huge: list[tuple[Vma, int]] = []
         self.shared_regions: list[Vma] = []
         files: list[tuple[int, int]] = []
@@ -72,17 +78,15 @@ class Space:
             self._huge_sizes[vma.device] = size
         return self._huge_sizes[vma.device]
 
-    def regions(
-        self, text: bytes, tracking: Tracking, shared_reason: Callable[[Vma], str]
-    ) -> list[Region]:
-        """Every region of maps `text`, by address.
+    def regions(self, tracking: Tracking, shared_reason: Callable[[Vma], str]) -> list[Region]:
+        """Every region, by address.
 
         tracking: of what the backend tracks. shared_reason: why a shared region is `always`.
         """
         sizes = {vma.start: size for vma, size in self.huge}
         shared = {vma.start: vma for vma in self.shared_regions}
         found = []
-        for line in text.decode(errors="surrogateescape").splitlines():
+        for line in self.text.decode(errors="surrogateescape").splitlines():
             fields = line.split(maxsplit=5)
             start, end = (int(edge, 16) for edge in fields[0].split("-"))
             major, minor = (int(number, 16) for number in fields[3].split(":"))

@@ -39,7 +39,7 @@ from .known import Known
 from .registrar import Registrar
 from .shared import SharedMemory
 from .space import Space
-from .untracked import pages as untracked_pages
+from .untracked import populated
 
 
 class Collection(NamedTuple):
@@ -64,6 +64,7 @@ class Tracker:
     def __init__(self, pid: int, tid: int, uffd: int, pagemap: int, page_size: int) -> None:
         self._pagemap = pagemap
         self._page_size = page_size
+        self._none = PageSet(page_size)
         scan.enable_async(uffd)
         limit = scan.limit(pagemap)
         self._maps = os.open(f"/proc/{tid}/maps", os.O_RDONLY | os.O_CLOEXEC)
@@ -118,7 +119,7 @@ class Tracker:
         newly, gone = self._update_layout()
         space = self._space
         assert space is not None  # _update_layout() made it
-        dirty = self._populated(newly, space) if newly and self._known else self._none()
+        dirty = self._populated(newly, space) if newly and self._known else self._none
         self._collector.forget(newly.runs)
         found = self._collector.collect()
         dirty |= self._written(found, space)
@@ -126,7 +127,7 @@ class Tracker:
             dirty |= self._populated(space.mapped, space)
 
         # Seen after the scan, so these win over what the scan said of the same pages.
-        discarded = self._none()
+        discarded = self._none
         if found.discarded:
             emptied = PageSet.from_runs(found.discarded, self._page_size)
             discarded = emptied & (self._known.pages | dirty)
@@ -138,7 +139,9 @@ class Tracker:
             huge_dirty, huge_gone = self._huge.collect(space.huge, self._known.pages)
             dirty |= huge_dirty
             discarded |= huge_gone
-        always = untracked_pages(space.untracked.values(), self._pagemap, self._page_size)
+        always = space.always
+        for region in space.always_if_populated:
+            always |= PageSet.from_ranges(populated(region, self._pagemap), self._page_size)
         if space.shared_regions:
             shared = self._shared.collect(dirty & space.shared, self._known.pages)
             dirty = (dirty - space.shared) | shared.dirty
@@ -154,9 +157,6 @@ class Tracker:
         self._own_file_pages = (self._own_file_pages - discarded) | (dirty & space.private_files)
         return Collection(dirty, discarded, always, self._regions(space), self._stats(found))
 
-    def _none(self) -> PageSet:
-        return PageSet(self._page_size)
-
     def _update_layout(self) -> tuple[PageSet, PageSet]:
         """Registers what is new. Returns that, and known pages that are not mapped any more."""
         changed = self._layout.refresh()
@@ -164,13 +164,13 @@ class Tracker:
         if newly:
             # Registered neighbours merge into one VMA: the layout is the one after that.
             self._layout.refresh()
-        newly, self._newly = newly | self._newly, self._none()
+        newly, self._newly = newly | self._newly, self._none
         moved = changed or bool(newly)
         if moved or self._space is None:
             self._space = self._look_around()
         # What was mapped after maps was read, and unmapped before it is read again, is reported
         # although no maps ever showed it: a layout that moved is compared once more.
-        gone = self._none()
+        gone = self._none
         if moved or self._unsettled:
             gone = self._known.pages - self._space.mapped
         self._unsettled = moved
@@ -178,7 +178,7 @@ class Tracker:
 
     def _look_around(self) -> Space:
         """The layout as it is now, told to everybody who goes by it."""
-        before = self._space.mapped if self._space else self._none()
+        before = self._space.mapped if self._space else self._none
         space = Space(
             self._layout,
             self._registrar.refused.values(),
@@ -198,7 +198,7 @@ class Tracker:
         For regions registered a moment ago: kernels before 6.13 (6.12.11) kept protection bits
         across mremap() (commit 0cef0bb836e3), so that a moved page looked clean.
         """
-        found = self._none()
+        found = self._none
         files: list[tuple[int, int]] = []
         own: list[tuple[int, int]] = []
         for start, end in where & space.mapped - space.excluded:
@@ -231,9 +231,8 @@ class Tracker:
         )
 
     def _regions(self, space: Space) -> Callable[[], Sequence[Region]]:
-        text = self._layout.text()
         reasons = {vma.start: self._shared.reason(vma) for vma in space.shared_regions}
-        return lambda: space.regions(text, self.backend, lambda vma: reasons[vma.start])
+        return lambda: space.regions(self.backend, lambda vma: reasons[vma.start])
 
     def _stats(self, found: Collected) -> dict[str, int]:
         return {

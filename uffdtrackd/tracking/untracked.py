@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..model.pageset import PageSet
 from ..model.region import Kind, Tracking
 from ..native import scan
 from ..native.layout import SHARED, Vma
@@ -76,20 +74,15 @@ def judge(refused: Refused, mem_fd: int) -> Untracked:
     return Untracked(vma, Tracking.ALWAYS, "made by the kernel, cannot be write-protected", True)
 
 
-def pages(untracked: Iterable[Untracked], pagemap: int, page_size: int) -> PageSet:
-    """What has to be copied of these regions now. Raises NativeError."""
-    found: list[tuple[int, int]] = []
-    for region in untracked:
-        if region.tracking is Tracking.SKIP:
-            continue
-        if region.whole:
-            found.append((region.vma.start, region.vma.end))
-        else:
-            populated = scan.get(
-                pagemap,
-                region.vma.start,
-                region.vma.end,
-                anyof=scan.Page.PRESENT | scan.Page.SWAPPED,
-            )
-            found += [(start, end) for start, end, _ in populated]
-    return PageSet.from_ranges(found, page_size)
+def populated(region: Untracked, pagemap: int) -> list[tuple[int, int]]:
+    """What has to be copied now of an `always` region that is not listed whole.
+
+    Raises NativeError.
+    """
+    found = scan.get(
+        pagemap,
+        region.vma.start,
+        region.vma.end,
+        anyof=scan.Page.PRESENT | scan.Page.SWAPPED,
+    )
+    return [(start, end) for start, end, _ in found]

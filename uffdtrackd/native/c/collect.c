@@ -43,7 +43,7 @@
  * One ioctl holds the target's mmap_lock for reading until `vec` is full or the
  * range is done: short pieces, so that its mmap() and munmap() wait little.
  */
-#define PIECE (64ULL << 20)
+#define PIECE (128ULL << 20)
 
 struct ut_collector {
 	int pagemap;

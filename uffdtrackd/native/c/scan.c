@@ -45,9 +45,9 @@ struct pm_scan {
 #define UFFD_FEATURE_WP_ASYNC (1 << 15)
 #endif
 
-/* Regions one ioctl may return: 96 KiB, so that the answer is still in the cache when
- * read. */
-#define VEC_LEN 4096
+/* Regions that one ioctl has room for at least: the kernel fills its own 512 at a time.
+ */
+#define VEC_LEN 512
 
 struct ut_regions *ut_regions_new(void)
 {
@@ -121,7 +121,6 @@ static int walk(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 			.flags = flags,
 			.start = start,
 			.end = end,
-			.vec_len = VEC_LEN,
 			.max_pages = max_pages,
 			.category_inverted = match->inverted,
 			.category_mask = match->mask,
@@ -136,6 +135,7 @@ static int walk(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 			return ut_fail(error, step, ENOMEM, 0, start, end - start);
 		fresh = out->data + out->count;
 		arg.vec = (uintptr_t)fresh;
+		arg.vec_len = out->capacity - out->count;
 		n = ioctl(pagemap, IOCTL_PAGEMAP_SCAN, &arg);
 		if (n < 0)
 			return ut_fail(error, step, errno, 0, start, end - start);
@@ -156,7 +156,7 @@ static int walk(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 		 * (seen on 6.18), and going on from it would report, and protect, the
 		 * tail twice.
 		 */
-		if (n < VEC_LEN || max_pages)
+		if ((uint64_t)n < arg.vec_len || max_pages)
 			return 0;
 		start = arg.walk_end > last_end ? arg.walk_end : last_end;
 	}
