@@ -71,13 +71,9 @@ def build_parasite() -> None:
     source = PARASITE / "parasite.c"
     subprocess.run([*cc, *PARASITE_CFLAGS, f"-I{PARASITE}", source, *link, "-o", elf], check=True)
     subprocess.run(["objcopy", "-O", "binary", "-j", ".text", elf, flat], check=True)
-    names = subprocess.run(["nm", elf], check=True, capture_output=True, text=True).stdout
-    symbols = {name: int(value, 16) for value, _, name in map(str.split, names.splitlines())}
     code = ", ".join(f"0x{byte:02x}" for byte in flat.read_bytes())
     BLOB.write_text(
         "#pragma once\n/* Made by uffdtrackd/native/build.py from parasite/. */\n"
-        f"#define UT_BLOB_STUCK {symbols['parasite_stuck']}\n"
-        f"#define UT_BLOB_MAIN {symbols['parasite_main']}\n"
         f"#define UT_BLOB {{ {code} }}\n"
     )
 

@@ -19,8 +19,8 @@ class Method(IntEnum):
     """How the userfaultfd is made (api/inject.h)."""
 
     AUTO = lib.UT_METHOD_AUTO
+    CALL = lib.UT_METHOD_CALL
     PARASITE = lib.UT_METHOD_PARASITE
-    BARE = lib.UT_METHOD_BARE
 
 
 class Point(IntEnum):
@@ -35,9 +35,8 @@ class Point(IntEnum):
     WRITTEN = lib.UT_POINT_WRITTEN
     SOCKET = lib.UT_POINT_SOCKET
     SENT = lib.UT_POINT_SENT
-    PARKED = lib.UT_POINT_PARKED
     RECEIVED = lib.UT_POINT_RECEIVED
-    UNMAPPED = lib.UT_POINT_UNMAPPED
+    CLEAN = lib.UT_POINT_CLEAN
     RELEASED = lib.UT_POINT_RELEASED
     REPORTED = lib.UT_POINT_REPORTED
 
@@ -98,6 +97,7 @@ def inject(
     device_fd: int = -1,
     tid: int = 0,
     deadline: float = 10.0,
+    kernel_faults: bool = False,
     method: Method = Method.AUTO,
     fault: Fault | None = None,
 ) -> Injection:
@@ -106,7 +106,8 @@ def inject(
     proc_fd: an open directory /proc/PID. pidfd: of the process. Both must be of the process
     meant: they are what guards against a reused pid. device_fd: /dev/userfaultfd, or -1.
     tid: thread to use, 0 chooses. deadline: seconds to wait for a moment in which a thread can
-    be stopped without harm.
+    be stopped without harm. kernel_faults: it must deliver faults from kernel mode, which only a
+    handler of synchronous faults needs; for an unprivileged target that takes the device.
 
     Raises NativeError. Its step names the kernel call or what was waited for; ESRCH: the
     target ended, or another thread of it ran execve(2) just then. In every case the target is
@@ -123,6 +124,7 @@ def inject(
             "pidfd": pidfd,
             "device_fd": device_fd,
             "method": method,
+            "kernel_faults": kernel_faults,
             "deadline_ns": int(deadline * 1e9),
             "point": fault.point,
             "action": fault.action,

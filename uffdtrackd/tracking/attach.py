@@ -15,7 +15,10 @@ changing the pid, so the identity is checked once more after both are open.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 
 from ..model.errors import TargetExecuted
 from ..native.inject import Fault, Injection, Method, inject
@@ -76,21 +79,28 @@ def open_target(
     pid: int,
     *,
     deadline: float = 10.0,
+    kernel_faults: bool = False,
     method: Method = Method.AUTO,
     fault: Fault | None = None,
 ) -> Target:
     """Attaches to the process `pid`; the caller closes the Target.
 
     deadline: seconds to find a moment in which a thread can be stopped without disturbing it.
+    kernel_faults: the userfaultfd must deliver faults from kernel mode: a handler of synchronous
+    faults needs that, asynchronous write-protection does not.
     method, fault: see native.inject; for tests.
 
     Raises UsageError, TargetGone, NotPermitted, BeingTraced, NotSupported, TimedOut (see identify()
     and failure.explain()). A target that cannot be tracked is left as it was.
     """
+    how = partial(
+        inject, deadline=deadline, kernel_faults=kernel_faults, method=method, fault=fault
+    )
+    with_device = kernel_faults or method is Method.PARASITE
     for _ in range(2):
         identity = identify(pid)
         try:
-            return _open(identity, deadline, method, fault)
+            return _open(identity, how, with_device)
         except TargetExecuted:
             # It runs another program now, which is as good a target: once more from the start.
             identity.close()
@@ -100,50 +110,34 @@ def open_target(
     raise TargetExecuted(f"process {pid} keeps running exec()", pid=pid, hint="try again later")
 
 
-def _open(identity: Identity, deadline: float, method: Method, fault: Fault | None) -> Target:
-    opened: list[int] = []
-    uffd = -1
-    try:
-        with translated(identity):
-            proc_fd = os.open(f"/proc/{identity.pid}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            opened.append(proc_fd)
-            # The directory belongs to one process for ever; the pid is still this one's, so
-            # from here on neither can mean another.
+def _open(identity: Identity, how: Callable[..., Injection], with_device: bool) -> Target:
+    with ExitStack() as opened, translated(identity):
+        # The directory is of one process for ever. If the pid is still the one meant after it
+        # was opened, then from here on neither can mean another.
+        proc_fd = _opened(opened, f"/proc/{identity.pid}", os.O_RDONLY | os.O_DIRECTORY)
+        identity.check()
+        device = _open_device(opened) if with_device else -1
+        with ExitStack() as kept:
+            injection = how(identity.pid, proc_fd=proc_fd, pidfd=identity.pidfd, device_fd=device)
+            kept.callback(os.close, injection.uffd)
+            pagemap = _opened(
+                kept, f"task/{identity.live_tid}/pagemap", os.O_RDONLY, dir_fd=proc_fd
+            )
             identity.check()
-            device = _open_device()
-            if device >= 0:
-                opened.append(device)
-            injection = inject(
-                identity.pid,
-                proc_fd=proc_fd,
-                pidfd=identity.pidfd,
-                device_fd=device,
-                deadline=deadline,
-                method=method,
-                fault=fault,
-            )
-            uffd = injection.uffd
-            pagemap = os.open(
-                f"task/{identity.live_tid}/pagemap", os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc_fd
-            )
-            try:
-                identity.check()
-            except BaseException:
-                os.close(pagemap)
-                raise
-        return Target(identity, uffd, pagemap, injection)
-    except BaseException:
-        if uffd >= 0:
-            os.close(uffd)
-        raise
-    finally:
-        for fd in opened:
-            os.close(fd)
+            kept.pop_all()
+        return Target(identity, injection.uffd, pagemap, injection)
 
 
-def _open_device() -> int:
-    """/dev/userfaultfd (Linux 6.1), or -1 where there is none for us: see c/by_call.c."""
+def _opened(stack: ExitStack, path: str, flags: int, dir_fd: int | None = None) -> int:
+    """A descriptor that `stack` closes."""
+    fd = os.open(path, flags | os.O_CLOEXEC, dir_fd=dir_fd)
+    stack.callback(os.close, fd)
+    return fd
+
+
+def _open_device(stack: ExitStack) -> int:
+    """/dev/userfaultfd (Linux 6.1), or -1 where there is none for us."""
     try:
-        return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+        return _opened(stack, DEVICE, os.O_RDWR)
     except (FileNotFoundError, PermissionError):
         return -1

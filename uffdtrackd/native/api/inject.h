@@ -6,8 +6,8 @@
  * Makes a userfaultfd for another process and brings it here:
  * uffdtrackd/native/c/inject.c.
  *
- * The sequence, with the points where a test may strike beside it (left of the line: the
- * target is as it was; right: it is not, and every way out must put it back):
+ * The sequence, with the points where a test may strike beside it (left of the line the
+ * target is as it was; right of it it is not, and every way out must put it back):
  *
  *                choose a thread, open what is needed
  *     CHOSEN     |
@@ -17,20 +17,23 @@
  *     STOPPED      |
  *                  registers and mask kept, all signals blocked
  *     MASKED       |
- *                  mmap in the target: two pages
- *     MAPPED       |
- *                  code and data written from outside
- *     WRITTEN      |
- *                  the parasite runs
- *     SOCKET       |  its socketpair is there, we have an end of our own
- *                  /dev/userfaultfd sent
- *     SENT         |
- *                  userfaultfd made and sent back, its descriptors closed but one
- *     PARKED       |
- *                  the userfaultfd received, the thread stopped again
- *     RECEIVED     |
- *                  close and munmap in the target
- *     UNMAPPED     |
+ *                  +-- by call ----------------+-- by parasite -------------------------+
+ *                  |   userfaultfd in the      |   mmap in the target: two pages        |
+ *     MAPPED       |   target                  |                                        |
+ *                  |                           |   code and data written from outside   |
+ *     WRITTEN      |                           |                                        |
+ *                  |                           |   mprotect, socketpair in the target;  |
+ *                  |                           |   one end fetched by pidfd_getfd       |
+ *     SOCKET       |                           |                                        |
+ *                  |                           |   /dev/userfaultfd put into it         |
+ *     SENT         |                           |                                        |
+ *                  |                           |   the parasite runs, the userfaultfd   |
+ *                  |   fetched by pidfd_getfd  |   and its last word are received       |
+ *     RECEIVED     |                           |                                        |
+ *                  |                           |   stopped again                        |
+ *                  |   close in the target     |   close, munmap in the target          |
+ *     CLEAN        |                           |                                        |
+ *                  +---------------------------+----------------------------------------+
  *                  registers and mask back, PTRACE_DETACH
  *     RELEASED   |
  *                result to the tracker
@@ -46,12 +49,10 @@ enum ut_inject_point {
 	UT_POINT_WRITTEN,
 	UT_POINT_SOCKET,
 	UT_POINT_SENT,
-	UT_POINT_PARKED,
 	UT_POINT_RECEIVED,
-	UT_POINT_UNMAPPED,
+	UT_POINT_CLEAN,
 	UT_POINT_RELEASED,
 	UT_POINT_REPORTED,
-	UT_POINT_COUNT,
 };
 
 /* What a test does to us at .point. */
@@ -71,13 +72,22 @@ struct ut_inject_calls {
 	uint32_t parasite; /* calls that the parasite does */
 };
 
+/*
+ * Two ways to the same thing. By call: userfaultfd(2) injected, nothing is mapped, five
+ * stops. By parasite: code of ours in the target is handed /dev/userfaultfd, twelve
+ * stops.
+ *
+ * They differ in what the userfaultfd sees. One with UFFD_USER_MODE_ONLY anybody may
+ * make; it does not deliver faults that happen in kernel mode (read(2) into a protected
+ * page then fails), but asynchronous write-protection delivers no faults at all and loses
+ * nothing. A handler of synchronous faults needs one without that flag. A privileged
+ * target may make that by call as well; any other needs the device, hence the parasite.
+ */
 enum ut_inject_method {
 	UT_METHOD_AUTO =
-		0, /* the parasite if there is a device; if it cannot be mapped, bare */
-	UT_METHOD_PARASITE, /* /dev/userfaultfd handed in: kernel-mode faults are seen in
-	                       any mode */
-	UT_METHOD_BARE, /* userfaultfd(2) injected: nothing is mapped. USER_MODE_ONLY if
-	                   need be */
+		0, /* by call; by parasite if .kernel_faults and the target may not */
+	UT_METHOD_CALL,
+	UT_METHOD_PARASITE,
 };
 
 struct ut_inject_args {
@@ -85,9 +95,10 @@ struct ut_inject_args {
 	int32_t tid;     /* thread to use; 0: choose */
 	int32_t proc_fd; /* /proc/PID, a directory */
 	int32_t pidfd;
-	int32_t device_fd;    /* /dev/userfaultfd, or -1 */
-	int32_t method;       /* enum ut_inject_method */
-	uint64_t deadline_ns; /* how long to wait for a good moment and the first stop */
+	int32_t device_fd;     /* /dev/userfaultfd, or -1 */
+	int32_t method;        /* enum ut_inject_method */
+	int32_t kernel_faults; /* it must deliver faults from kernel mode */
+	uint64_t deadline_ns;  /* how long to wait for a good moment and the first stop */
 	int32_t point;
 	int32_t action;
 	struct ut_inject_calls fail;
@@ -96,7 +107,7 @@ struct ut_inject_args {
 struct ut_inject_result {
 	int32_t uffd;   /* O_CLOEXEC, O_NONBLOCK, UFFDIO_API not called yet */
 	int32_t tid;    /* the thread that was stopped */
-	int32_t method; /* PARASITE or BARE */
+	int32_t method; /* CALL or PARASITE */
 	int32_t user_mode_only;
 	uint64_t stopped_ns;  /* from PTRACE_INTERRUPT to PTRACE_DETACH */
 	uint32_t stops;       /* ptrace stops in that time */

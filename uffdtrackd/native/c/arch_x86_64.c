@@ -65,11 +65,6 @@ uint64_t ut_regs_ip(const struct ut_regs *regs)
 	return regs->user.rip;
 }
 
-uint64_t ut_regs_stuck(const struct ut_regs *regs)
-{
-	return regs->user.rbx;
-}
-
 void ut_regs_to_call(struct ut_regs *regs, uint64_t site, long call,
                      const uint64_t args[6])
 {

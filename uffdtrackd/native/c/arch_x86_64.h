@@ -40,9 +40,6 @@ long ut_regs_result(const struct ut_regs *regs);
 void ut_regs_set_result(struct ut_regs *regs, long result);
 uint64_t ut_regs_ip(const struct ut_regs *regs);
 
-uint64_t ut_regs_stuck(
-	const struct ut_regs *regs); /* what the parasite's entry leaves on failure */
-
 /* Makes a stopped thread enter `call` when it is resumed; site: a system call
  * instruction. */
 void ut_regs_to_call(struct ut_regs *regs, uint64_t site, long call,

@@ -1,11 +1,8 @@
 /*
- * The userfaultfd by one injected userfaultfd(2): for trackers that may not open
- * /dev/userfaultfd, and for targets in which nothing can be mapped (no room for another
- * mapping, or a policy against anonymous executable memory).
- *
- * Without privilege in the target the kernel gives only one that does not see faults from
- * kernel mode. That is as good for asynchronous write-protection, which never delivers a
- * fault to anybody; a handler that must see them all cannot use it.
+ * The userfaultfd by one injected userfaultfd(2), fetched from the target's descriptor
+ * table and closed there. Nothing is mapped or written, so there is nothing that a policy
+ * against executable memory, an address-space limit or a full table of mappings could
+ * refuse. api/inject.h says when this is enough.
  */
 #include "c/window.h"
 
@@ -39,13 +36,12 @@ int ut_by_call(struct ut_window *window, struct ut_error *error)
 	pid_t tid = window->remote.tid;
 	long fd;
 
+	window->result->method = UT_METHOD_CALL;
+	window->result->user_mode_only = !window->args->kernel_faults;
+	if (!window->args->kernel_faults)
+		flags |= UFFD_USER_MODE_ONLY;
 	if (create(window, flags, &fd, error))
 		return -1;
-	if (fd == -EPERM) {
-		window->result->user_mode_only = 1;
-		if (create(window, flags | UFFD_USER_MODE_ONLY, &fd, error))
-			return -1;
-	}
 	if (fd < 0)
 		return ut_fail(error, "userfaultfd in the target", (int)-fd, tid, 0, 0);
 	window->target_fd = (int32_t)fd; /* closed there with everything else */

@@ -1,54 +1,59 @@
 /*
- * The userfaultfd by way of the parasite: mapped, written, run, listened to.
- *
- * The thread runs the parasite under PTRACE_CONT without stops of its own; we follow the
- * `state` in its data page from outside, because a ptrace stop costs more than the whole
- * of what it does, and look for a stop that should not be in between.
+ * The userfaultfd by way of the parasite: mapped, written, connected, run, listened to.
+ * parasite/parasite.h has the two pages and the messages, parasite/parasite.c the other
+ * half.
  */
 #include "c/window.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "parasite.h"
-#include "parasite_blob.h" /* made by the build from parasite/: UT_BLOB, UT_BLOB_STUCK, ... */
+#include "parasite_blob.h" /* UT_BLOB: made by the build from parasite/ */
 
 #include "c/eintr.h"
 #include "c/passing.h"
 
-/* How long to look without sleeping; from when on to suspect that it got stuck. */
-#define SPIN_NS  200000
-#define STUCK_NS 2000000
-
-/* A parasite that cannot see us waits so long before it gives up, in seconds. */
-#define PATIENCE_S 10
+/* How often to look for a stop that should not be, while waiting for the parasite. */
+#define LOOK_MS 2
 
 static const char *const step_names[] = {
 	[PARASITE_STEP_NONE] = "parasite",
-	[PARASITE_STEP_SOCKETPAIR] = "socketpair in the target",
-	[PARASITE_STEP_WAIT] = "wait for the device in the target",
 	[PARASITE_STEP_RECEIVE] = "receive the device in the target",
-	[PARASITE_STEP_CREATE] = "create the userfaultfd in the target",
+	[PARASITE_STEP_CREATE] = "userfaultfd in the target",
 	[PARASITE_STEP_SEND] = "send the userfaultfd from the target",
 };
 
+/* A call in the target; what a limit refuses is tried again with that limit raised. */
+static int call_with_room(struct ut_window *window, const char *step, long call,
+                          const uint64_t args[6], long *result, struct ut_error *error)
+{
+	for (int tries = 0;; tries++) {
+		if (ut_remote_call(&window->remote, call, args, result, error))
+			return -1;
+		if (*result >= 0)
+			return 0;
+		if (tries || !ut_limits_raise(&window->limits, window->remote.tid,
+		                              (int)-*result, &window->fault))
+			return ut_fail(error, step, (int)-*result, window->remote.tid,
+			               window->base, 0);
+	}
+}
+
+/*
+ * Read and execute, and written from outside: never writable and executable at once,
+ * which PR_SET_MDWE and SELinux would refuse; nor executable after having been writable.
+ */
 static int map(struct ut_window *window, struct ut_error *error)
 {
-	/*
-	 * Read and execute, and written from outside: never writable and executable at
-	 * once, which PR_SET_MDWE and SELinux would refuse. The parasite takes its data
-	 * page.
-	 */
 	uint64_t args[6] = {
 		0,
 		2 * PARASITE_PAGE,
@@ -57,21 +62,12 @@ static int map(struct ut_window *window, struct ut_error *error)
 		(uint64_t)-1,
 		0,
 	};
+	long result;
 
-	for (int tries = 0;; tries++) {
-		long result;
-
-		if (ut_remote_call(&window->remote, SYS_mmap, args, &result, error))
-			return -1;
-		if (result >= 0) {
-			window->base = (uint64_t)result;
-			return 0;
-		}
-		if (tries || !ut_limits_raise(&window->limits, window->remote.tid,
-		                              (int)-result, &window->fault))
-			return ut_fail(error, "mmap in the target", (int)-result,
-			               window->remote.tid, 0, 2 * PARASITE_PAGE);
-	}
+	if (call_with_room(window, "mmap in the target", SYS_mmap, args, &result, error))
+		return -1;
+	window->base = (uint64_t)result;
+	return 0;
 }
 
 static int write_pages(struct ut_window *window, struct ut_error *error)
@@ -87,10 +83,9 @@ static int write_pages(struct ut_window *window, struct ut_error *error)
 				.sockets = {-1, -1},
 				.device = -1,
 				.uffd = -1,
-				.fail_call = window->args->fail.parasite,
-				.calls = window->result->calls.parasite,
 				.uffd_flags = O_CLOEXEC | O_NONBLOCK,
-				.patience_s = PATIENCE_S,
+				.calls = window->result->calls.parasite,
+				.fail_call = window->args->fail.parasite,
 				.mask = window->remote.mask,
 			},
 	};
@@ -100,21 +95,57 @@ static int write_pages(struct ut_window *window, struct ut_error *error)
 	return ut_poke(window, window->base, &image, sizeof(image), error);
 }
 
-/* The parasite's entry could not make its data page writable: the errno of that, or 0. */
-static int stuck(struct ut_window *window, const struct ut_regs *regs)
+/*
+ * A socketpair in the target, of which we fetch one end. So there is no name, no port, no
+ * network or mount namespace between us, and nothing that a third could connect to.
+ */
+static int connect_parasite(struct ut_window *window, struct ut_error *error)
 {
-	uint64_t at = ut_regs_ip(regs) - window->base;
+	uint64_t data = window->base + PARASITE_PAGE;
+	uint64_t protect[6] = {data, PARASITE_PAGE, PROT_READ | PROT_WRITE};
+	uint64_t pair[6] = {AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
+	                    data + offsetof(struct parasite, sockets)};
+	int32_t sockets[2];
+	long result;
 
-	return at >= UT_BLOB_STUCK && at < UT_BLOB_MAIN ? -(int)ut_regs_stuck(regs) : 0;
+	if (call_with_room(window, "mprotect in the target", SYS_mprotect, protect,
+	                   &result, error) ||
+	    call_with_room(window, "socketpair in the target", SYS_socketpair, pair,
+	                   &result, error) ||
+	    ut_peek(window, pair[3], sockets, sizeof(sockets), error))
+		return -1;
+
+	if (ut_fault_call(&window->fault, UT_FAULT_TRACER))
+		window->socket = -1;
+	else
+		window->socket =
+			(int)syscall(SYS_pidfd_getfd, window->pidfd, sockets[1], 0);
+	if (window->socket < 0)
+		return ut_fail(error, "pidfd_getfd", errno, window->remote.tid, 0, 0);
+	return 0;
 }
 
-/* Any stop that comes while the parasite should run: a stop signal goes on, a fault is
- * its end. */
+/* Put there before the parasite runs, so that it need not wait for it. */
+static int send_device(struct ut_window *window, struct ut_error *error)
+{
+	struct parasite_message message = {.word = PARASITE_DEVICE};
+
+	if (ut_fault_call(&window->fault, UT_FAULT_TRACER) ||
+	    ut_pass(window->socket, &message, sizeof(message), window->args->device_fd))
+		return ut_fail(error, "send the device", errno, window->remote.tid, 0, 0);
+	return 0;
+}
+
+/* A stop that comes while the parasite should run: a stop signal goes on, a fault is its
+ * end. */
 static int look_for_stop(struct ut_window *window, struct ut_error *error)
 {
 	struct ut_remote *remote = &window->remote;
-	int got = ut_remote_wait(remote, 0, error);
+	int got;
 
+	window->fault.paused = true; /* how often we look depends on the scheduler */
+	got = ut_remote_wait(remote, 0, error);
+	window->fault.paused = false;
 	if (got <= 0)
 		return got;
 	if (remote->stop.kind == UT_STOP_SIGNAL && remote->stop.signal != SIGSTOP) {
@@ -127,117 +158,29 @@ static int look_for_stop(struct ut_window *window, struct ut_error *error)
 	return ut_remote_resume(remote, PTRACE_CONT, error);
 }
 
-/* Stops it to see whether it is stuck at the entry; it runs on if not. */
-static int look_if_stuck(struct ut_window *window, struct ut_error *error)
+/* The next message of the parasite; *fd its descriptor or -1. */
+static int hear(struct ut_window *window, struct parasite_message *message, int *fd,
+                struct ut_error *error)
 {
-	struct ut_remote *remote = &window->remote;
-	struct ut_regs regs;
+	uint64_t soon = ut_now_ns() + 1000000000;
+	uint64_t deadline =
+		window->remote.deadline_ns > soon ? window->remote.deadline_ns : soon;
+	struct pollfd poll_socket = {.fd = window->socket, .events = POLLIN};
 
-	if (ut_remote_stop(remote, UINT64_MAX, error) ||
-	    ut_remote_get(remote, &regs, error))
-		return -1;
-
-	int err = stuck(window, &regs);
-
-	if (err)
-		return ut_fail(error, "mprotect in the target", err, remote->tid,
-		               window->base, 0);
-	return ut_remote_resume(remote, PTRACE_CONT, error);
-}
-
-/* Looks until a state is there; PARASITE_FAILED becomes *error. */
-static int follow(struct ut_window *window, enum parasite_state wanted,
-                  struct ut_error *error)
-{
-	uint64_t data = window->base + PARASITE_PAGE;
-	uint64_t began = ut_now_ns(), suspect = began + STUCK_NS;
-	uint64_t deadline = window->remote.deadline_ns;
-	struct parasite parasite;
-
-	if (deadline < began + 1000000000)
-		deadline = began + 1000000000;
-	for (;;) {
-		if (ut_peek(window, data, &parasite, offsetof(struct parasite, calls),
-		            error))
-			return -1;
-		if (parasite.state == PARASITE_FAILED) {
-			uint32_t step =
-				parasite.step <= PARASITE_STEP_SEND ? parasite.step : 0;
-
-			return ut_fail(error, step_names[step], parasite.error,
+	if (ut_fault_call(&window->fault, UT_FAULT_TRACER))
+		return ut_fail(error, "listen to the parasite", errno, window->remote.tid,
+		               0, 0);
+	while (ut_take(window->socket, message, sizeof(*message), fd)) {
+		if (errno != EAGAIN)
+			return ut_fail(error, "listen to the parasite", errno,
 			               window->remote.tid, 0, 0);
-		}
-		if (parasite.state >= wanted)
-			return 0;
-		if (look_for_stop(window, error))
-			return -1;
-
-		uint64_t now = ut_now_ns();
-
-		if (now >= deadline)
+		if (ut_now_ns() >= deadline)
 			return ut_fail(error, "run the parasite", ETIMEDOUT,
 			               window->remote.tid, window->base, 0);
-		if (parasite.state == PARASITE_FRESH && now >= suspect) {
-			if (look_if_stuck(window, error))
-				return -1;
-			suspect = now + 100 * STUCK_NS;
-		}
-		if (now - began < SPIN_NS)
-			sched_yield();
-		else
-			nanosleep(&(struct timespec){0, 50000}, NULL);
+		poll(&poll_socket, 1, LOOK_MS);
+		if (look_for_stop(window, error))
+			return -1;
 	}
-}
-
-static int await(struct ut_window *window, enum parasite_state wanted,
-                 struct ut_error *error)
-{
-	int result;
-
-	if (ut_fault_call(&window->fault, UT_FAULT_TRACER))
-		return ut_fail(error, "follow the parasite", errno, window->remote.tid, 0,
-		               0);
-	window->fault.paused = true;
-	result = follow(window, wanted, error);
-	window->fault.paused = false;
-	return result;
-}
-
-/* What is said while the parasite runs. */
-static int talk(struct ut_window *window, struct ut_error *error)
-{
-	int32_t sockets[2];
-	pid_t tid = window->remote.tid;
-
-	if (await(window, PARASITE_SOCKET, error) ||
-	    ut_peek(window,
-	            window->base + PARASITE_PAGE + offsetof(struct parasite, sockets),
-	            sockets, sizeof(sockets), error))
-		return -1;
-	/* No name, no port, no namespace: the descriptor itself is fetched (Linux 5.6).
-	 */
-	if (ut_fault_call(&window->fault, UT_FAULT_TRACER))
-		window->socket = -1;
-	else
-		window->socket =
-			(int)syscall(SYS_pidfd_getfd, window->pidfd, sockets[1], 0);
-	if (window->socket < 0)
-		return ut_fail(error, "pidfd_getfd", errno, tid, 0, 0);
-	ut_fault_point(&window->fault, UT_POINT_SOCKET);
-
-	if (ut_fault_call(&window->fault, UT_FAULT_TRACER) ||
-	    ut_pass_fd(window->socket, PARASITE_MARK, window->args->device_fd))
-		return ut_fail(error, "send the device", errno, tid, 0, 0);
-	ut_fault_point(&window->fault, UT_POINT_SENT);
-
-	if (await(window, PARASITE_PARKED, error))
-		return -1;
-	ut_fault_point(&window->fault, UT_POINT_PARKED);
-
-	if (ut_fault_call(&window->fault, UT_FAULT_TRACER) ||
-	    ut_take_fd(window->socket, PARASITE_MARK, &window->uffd))
-		return ut_fail(error, "receive the userfaultfd", errno, tid, 0, 0);
-	ut_fault_point(&window->fault, UT_POINT_RECEIVED);
 	return 0;
 }
 
@@ -246,36 +189,82 @@ static int run(struct ut_window *window, struct ut_error *error)
 	struct ut_remote *remote = &window->remote;
 	struct ut_regs regs = remote->regs;
 	uint64_t data = window->base + PARASITE_PAGE;
+	struct parasite_message message;
 
 	ut_regs_to_code(&regs, window->base, data + PARASITE_PAGE, data);
 	if (ut_remote_put(remote, &regs, error) ||
-	    ut_remote_resume(remote, PTRACE_CONT, error) || talk(window, error))
+	    ut_remote_resume(remote, PTRACE_CONT, error))
 		return -1;
+	do {
+		int fd;
+
+		if (hear(window, &message, &fd, error))
+			return -1;
+		if (message.word == PARASITE_UFFD)
+			window->uffd = fd;
+		else if (fd >= 0)
+			close(fd);
+	} while (message.word == PARASITE_UFFD);
+	if (message.word == PARASITE_FAILED) {
+		uint32_t step = message.step <= PARASITE_STEP_SEND ? message.step : 0;
+
+		return ut_fail(error, step_names[step], message.error, remote->tid, 0, 0);
+	}
+	ut_fault_point(&window->fault, UT_POINT_RECEIVED);
+	/* It has closed everything but its end of the socket, and sleeps. */
 	return ut_remote_stop(remote, UINT64_MAX, error);
+}
+
+/* No number was free for a descriptor: take it out of its wait, and all again with more
+ * room. */
+static int again(struct ut_window *window, struct ut_error *error)
+{
+	struct ut_remote *remote = &window->remote;
+	int32_t sockets[2];
+	uint64_t data = window->base + PARASITE_PAGE;
+
+	if (ut_remote_stop(remote, UINT64_MAX, error) ||
+	    ut_peek(window, data + offsetof(struct parasite, sockets), sockets,
+	            sizeof(sockets), error))
+		return -1;
+
+	uint64_t args[6] = {(uint64_t)sockets[0]};
+
+	close(window->socket);
+	window->socket = -1;
+	/* First forgotten there, then closed: what is in the page is closed at the end
+	 * again. */
+	if (write_pages(window, error) ||
+	    ut_remote_surely(remote, SYS_close, args, error) ||
+	    connect_parasite(window, error) || send_device(window, error))
+		return -1;
+	return run(window, error);
 }
 
 int ut_by_parasite(struct ut_window *window, struct ut_error *error)
 {
 	struct ut_remote *remote = &window->remote;
-	struct ut_error again;
 
+	window->result->method = UT_METHOD_PARASITE;
+	window->result->user_mode_only = 0;
+	if (window->args->device_fd < 0)
+		return ut_fail(error, "open /dev/userfaultfd", ENOENT, 0, 0, 0);
 	if (map(window, error))
 		return -1;
 	ut_fault_point(&window->fault, UT_POINT_MAPPED);
 	if (write_pages(window, error))
 		return -1;
 	ut_fault_point(&window->fault, UT_POINT_WRITTEN);
+	if (connect_parasite(window, error))
+		return -1;
+	ut_fault_point(&window->fault, UT_POINT_SOCKET);
+	if (send_device(window, error))
+		return -1;
+	ut_fault_point(&window->fault, UT_POINT_SENT);
 	if (!run(window, error))
 		return 0;
-
-	/* No free descriptor number: with more of them, once more from the start. */
-	if (error->err != EMFILE || remote->gone ||
-	    !ut_limits_raise(&window->limits, remote->tid, EMFILE, &window->fault))
-		return -1;
-	if (window->socket >= 0)
-		close(window->socket);
-	window->socket = -1;
-	if (!remote->stopped && ut_remote_stop(remote, UINT64_MAX, &again))
-		return -1;
-	return write_pages(window, error) || run(window, error) ? -1 : 0;
+	if (error->err == EMFILE && !remote->gone && !remote->stopped &&
+	    ut_limits_raise(&window->limits, remote->tid, EMFILE, &window->fault))
+		return again(window, error);
+	return -1;
 }

@@ -14,15 +14,12 @@
 #include "c/window.h"
 
 #include <errno.h>
-#include <string.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "c/child.h"
 #include "c/passing.h"
-
-#define REPORT_MARK 0x75747266u
 
 struct report {
 	int32_t failed;
@@ -36,29 +33,18 @@ struct job {
 	int socket; /* the child's end */
 };
 
-/* Errors of the parasite's way that the other way does not have. */
-static bool cannot_map(const struct ut_error *error)
-{
-	return !strcmp(error->step, "mmap in the target") ||
-	       !strcmp(error->step, "mprotect in the target");
-}
-
 static int make(struct ut_window *window, struct ut_error *error)
 {
-	int method = window->args->method;
+	const struct ut_inject_args *args = window->args;
 
-	if (method == UT_METHOD_BARE ||
-	    (method == UT_METHOD_AUTO && window->args->device_fd < 0)) {
-		window->result->method = UT_METHOD_BARE;
-		return ut_by_call(window, error);
-	}
-	window->result->method = UT_METHOD_PARASITE;
-	if (!ut_by_parasite(window, error))
+	if (args->method == UT_METHOD_PARASITE)
+		return ut_by_parasite(window, error);
+	if (!ut_by_call(window, error))
 		return 0;
-	if (method != UT_METHOD_AUTO || !cannot_map(error) || !window->remote.stopped)
-		return -1;
-	window->result->method = UT_METHOD_BARE;
-	return ut_by_call(window, error);
+	if (args->method == UT_METHOD_AUTO && args->kernel_faults &&
+	    args->device_fd >= 0 && error->err == EPERM && window->remote.stopped)
+		return ut_by_parasite(window, error);
+	return -1;
 }
 
 static int work(struct ut_window *window, struct ut_error *error)
@@ -106,27 +92,35 @@ static int child(void *argument)
 	report.result.tid = window.remote.tid;
 	report.result.calls.tracer = window.fault.calls.tracer;
 	report.result.calls.remote = window.fault.calls.remote;
-	send(job->socket, &report, sizeof(report), MSG_NOSIGNAL);
-	if (!report.failed)
-		ut_pass_fd(job->socket, REPORT_MARK, window.uffd);
+	/* Nobody may be there to take it: then the userfaultfd ends with us. */
+	ut_pass(job->socket, &report, sizeof(report), report.failed ? -1 : window.uffd);
 	ut_fault_point(&window.fault, UT_POINT_REPORTED);
 	return 0;
 }
 
-static int receive(int socket, struct report *report, struct ut_error *error)
+/* The report of the child, once it has ended: until then the target is not let go for
+ * sure. */
+static int read_report(int socket, int status, struct ut_inject_result *result,
+                       struct ut_error *error)
 {
-	ssize_t got;
+	struct report report;
+	int fd;
 
-	do
-		got = recv(socket, report, sizeof(*report), 0);
-	while (got < 0 && errno == EINTR);
-	if (got != sizeof(*report))
-		/* End of file: killed, by a test or by the OOM killer. */
-		return ut_fail(error, "injector died", got < 0 ? errno : EPIPE, 0, 0, 0);
-	if (report->failed) {
-		*error = report->error;
+	if (ut_take(socket, &report, sizeof(report), &fd)) {
+		/* Killed, by a test or for want of memory. */
+		int err = errno;
+
+		if (fd >= 0)
+			close(fd);
+		return ut_fail(error, "injector", WIFSIGNALED(status) ? EINTR : err, 0, 0,
+		               0);
+	}
+	if (report.failed) {
+		*error = report.error;
 		return -1;
 	}
+	*result = report.result;
+	result->uffd = fd;
 	return 0;
 }
 
@@ -134,8 +128,6 @@ int ut_inject(const struct ut_inject_args *args, struct ut_inject_result *result
               struct ut_error *error)
 {
 	struct job job = {.args = args, .tracker = getpid()};
-	struct report report;
-	struct ut_error waiting;
 	int ends[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends))
@@ -144,22 +136,10 @@ int ut_inject(const struct ut_inject_args *args, struct ut_inject_result *result
 
 	int keep[] = {ends[1], args->proc_fd, args->pidfd, args->device_fd};
 	pid_t pid = ut_child_start("uffd-inject", child, &job, keep, 4, error);
-	int failed = pid < 0;
+	int status = pid < 0 ? -1 : ut_child_wait(pid, error);
+	int failed = status < 0 ? -1 : read_report(ends[0], status, result, error);
 
-	close(ends[1]);
-	if (!failed)
-		failed = receive(ends[0], &report, error);
-	/* Only after its end: then the target is let go, whatever the report says. */
-	if (pid > 0 && ut_child_wait(pid, &waiting) < 0 && !failed) {
-		*error = waiting;
-		failed = 1;
-	}
-	if (!failed && ut_take_fd(ends[0], REPORT_MARK, &report.result.uffd))
-		failed =
-			ut_fail(error, "receive the userfaultfd", errno, args->pid, 0, 0);
 	close(ends[0]);
-	if (failed)
-		return -1;
-	*result = report.result;
-	return 0;
+	close(ends[1]);
+	return failed;
 }

@@ -11,41 +11,44 @@ union control {
 	char bytes[CMSG_SPACE(sizeof(int))];
 };
 
-int ut_pass_fd(int socket, uint32_t mark, int fd)
+int ut_pass(int socket, const void *message, size_t length, int fd)
 {
 	union control control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
 	                                    .cmsg_level = SOL_SOCKET,
 	                                    .cmsg_type = SCM_RIGHTS}};
-	struct iovec vec = {&mark, sizeof(mark)};
-	struct msghdr message = {.msg_iov = &vec,
-	                         .msg_iovlen = 1,
-	                         .msg_control = &control,
-	                         .msg_controllen = sizeof(control)};
+	struct iovec vec = {(void *)message, length};
+	struct msghdr header = {.msg_iov = &vec, .msg_iovlen = 1};
 
-	memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-	return sendmsg(socket, &message, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
+	if (fd >= 0) {
+		memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
+		header.msg_control = &control;
+		header.msg_controllen = sizeof(control);
+	}
+	return sendmsg(socket, &header, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -1 : 0;
 }
 
-int ut_take_fd(int socket, uint32_t mark, int *fd)
+int ut_take(int socket, void *message, size_t length, int *fd)
 {
-	uint32_t got = 0;
 	union control control;
-	struct iovec vec = {&got, sizeof(got)};
-	struct msghdr message = {.msg_iov = &vec,
-	                         .msg_iovlen = 1,
-	                         .msg_control = &control,
-	                         .msg_controllen = sizeof(control)};
+	struct iovec vec = {message, length};
+	struct msghdr header = {.msg_iov = &vec,
+	                        .msg_iovlen = 1,
+	                        .msg_control = &control,
+	                        .msg_controllen = sizeof(control)};
+	ssize_t got = recvmsg(socket, &header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 
-	if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) < 0)
+	*fd = -1;
+	if (got < 0)
 		return -1;
-	if (message.msg_flags & MSG_CTRUNC) { /* the descriptor table is full */
+	if (header.msg_flags & MSG_CTRUNC) /* the descriptor table is full */
 		errno = EMFILE;
-		return -1;
-	}
-	if (message.msg_controllen < CMSG_LEN(sizeof(int)) || got != mark) {
+	else if (got == 0)
+		errno = EPIPE;
+	else if ((size_t)got != length)
 		errno = EPROTO;
-		return -1;
-	}
-	memcpy(fd, CMSG_DATA(&control.header), sizeof(*fd));
-	return 0;
+	else
+		errno = 0;
+	if (header.msg_controllen >= CMSG_LEN(sizeof(int)))
+		memcpy(fd, CMSG_DATA(&control.header), sizeof(*fd));
+	return errno ? -1 : 0;
 }

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "c/choose.h"
+#include "c/place.h"
 
 #define PIDFD_THREAD O_EXCL /* Linux 6.9: a pidfd of one thread */
 
@@ -190,5 +191,6 @@ int ut_prepare(struct ut_window *window, struct ut_error *error)
 	window->pidfd = (int)syscall(SYS_pidfd_open, window->remote.tid, PIDFD_THREAD);
 	if (window->pidfd < 0)
 		window->pidfd = window->args->pidfd;
+	ut_place_beside(window->args->proc_fd, window->remote.tid);
 	return 0;
 }

@@ -2,7 +2,6 @@
 #include "c/stop.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,12 +10,6 @@
 #include <time.h>
 
 #include "c/eintr.h"
-
-/*
- * A running thread stops within some ten microseconds; sleeping and being woken costs
- * about as much again. So look a little while before going to sleep.
- */
-#define SPIN_NS 100000
 
 uint64_t ut_now_ns(void)
 {
@@ -84,8 +77,6 @@ static void sleep_for_child(uint64_t now, uint64_t deadline_ns)
 int ut_stop_wait(pid_t tid, uint64_t deadline_ns, struct ut_stop *stop,
                  struct ut_error *error)
 {
-	uint64_t began = ut_now_ns();
-
 	for (;;) {
 		int status;
 		/* __WALL: threads other than a leader are not reported without it. */
@@ -102,15 +93,13 @@ int ut_stop_wait(pid_t tid, uint64_t deadline_ns, struct ut_stop *stop,
 
 		if (now >= deadline_ns)
 			return 0;
-		if (now - began < SPIN_NS)
-			sched_yield();
-		else
-			/*
-			 * No stop can be lost between the look above and this sleep:
-			 * SIGCHLD is blocked, so a later one stays pending and ends the
-			 * sleep at once.
-			 */
-			sleep_for_child(now, deadline_ns);
+		/*
+		 * No stop can be lost between the look above and this sleep: SIGCHLD is
+		 * blocked, so a later one stays pending and ends the sleep at once.
+		 * Looking a while longer before sleeping gains nothing: on a loaded
+		 * machine it takes the CPU from the very thread that is to stop.
+		 */
+		sleep_for_child(now, deadline_ns);
 	}
 }
 

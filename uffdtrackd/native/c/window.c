@@ -205,15 +205,14 @@ static void evict(struct ut_window *window, struct ut_error *error)
 	    ut_peek(window, window->base + PARASITE_PAGE, &parasite, sizeof(parasite),
 	            error))
 		return;
-	if (parasite.state == PARASITE_CURED &&
-	    ut_regs_ip(&now) - window->base >= PARASITE_PAGE) {
-		/* We were away for so long that it gave us up: the thread is on its way
-		 * again. */
+	if (parasite.cured && ut_regs_ip(&now) - window->base >= PARASITE_PAGE) {
+		/* Its socket was cut by somebody else: the thread is on its way again. */
 		remote->regs = now;
 		if (ut_remote_block(remote, error))
 			return;
 	}
 	window->result->calls.parasite = parasite.calls;
+	/* Written at all? Fresh pages are zero, and 0 would be a descriptor. */
 	if (parasite.version == PARASITE_VERSION) {
 		close_in_target(window, parasite.uffd, error);
 		close_in_target(window, parasite.device, error);
@@ -248,14 +247,16 @@ int ut_window_close(struct ut_window *window, struct ut_error *error)
 	    ut_remote_ptrace(remote, SET_DISPATCH, sizeof(window->dispatch),
 	                     (uint64_t)&window->dispatch))
 		ut_fail(error, "syscall user dispatch back", errno, remote->tid, 0, 0);
-	ut_fault_point(&window->fault, UT_POINT_UNMAPPED);
+	ut_fault_point(&window->fault, UT_POINT_CLEAN);
 
 	ut_remote_unblock(remote, error);
+	/* Read before: after the release the freed thread may have our CPU for a time
+	 * slice. */
+	window->result->stopped_ns = ut_now_ns() - window->began_ns;
 	for (int i = 0; i < TRIES; i++)
 		if (!ut_fault_call(&window->fault, UT_FAULT_TRACER) &&
 		    !ut_stop_release(&remote->stop, &remote->regs, error))
 			break;
-	window->result->stopped_ns = ut_now_ns() - window->began_ns;
 	window->result->stops = remote->stops;
 	remote->stopped = false;
 	return error->step[0] && !remote->gone ? -1 : 0;
