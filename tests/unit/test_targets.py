@@ -70,6 +70,9 @@ def test_damage_is_seen(spawn: Spawn, name: str) -> None:
 
 def test_churn_with_one_kind_of_op(spawn: Spawn) -> None:
     victim = spawn("churn", "-o", "wmv", "-s", random.randrange(1 << 30), "-t", "2", "-n", "500")
+    # Told to stop at once, it may not have come to a `v` yet.
+    while int(victim.ask("stats").split()[1]) < 500:
+        pass
     counts = victim.finish()[-1]
     assert " v=" in counts and " x=" not in counts
 
