@@ -12,7 +12,7 @@ are more than private anonymous memory cost anything here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from ..model.pageset import PageSet
 from ..model.region import Region, Tracking
@@ -35,6 +35,7 @@ class Space:
     ) -> None:
         self._page_size = page_size
         self._huge_sizes = huge_sizes
+        self._regions: tuple[dict[int, str], list[Region]] | None = None
         self.mapped = PageSet.from_runs(layout.mapped(), page_size)
         self.text = layout.text()
         self.untracked = {r.vma.start: judge(r, mem_fd) for r in refused}
@@ -78,13 +79,18 @@ class Space:
             self._huge_sizes[vma.device] = size
         return self._huge_sizes[vma.device]
 
-    def regions(self, tracking: Tracking, shared_reason: Callable[[Vma], str]) -> list[Region]:
-        """Every region, by address.
+    def regions(self, tracking: Tracking, shared_reasons: dict[int, str]) -> list[Region]:
+        """Every region, by address; the same list as long as nothing changed.
 
-        tracking: of what the backend tracks. shared_reason: why a shared region is `always`.
+        tracking: of what the backend tracks. shared_reasons: by start of a shared region, why it
+        is `always`, "" if it is tracked.
         """
+        if self._regions is None or self._regions[0] != shared_reasons:
+            self._regions = shared_reasons, self._list_regions(tracking, shared_reasons)
+        return self._regions[1]
+
+    def _list_regions(self, tracking: Tracking, shared_reasons: dict[int, str]) -> list[Region]:
         sizes = {vma.start: size for vma, size in self.huge}
-        shared = {vma.start: vma for vma in self.shared_regions}
         found = []
         for line in self.text.decode(errors="surrogateescape").splitlines():
             fields = line.split(maxsplit=5)
@@ -105,7 +111,7 @@ class Space:
             refused: Untracked | None = self.untracked.get(start)
             if refused is not None:
                 how, reason = refused.tracking, refused.reason
-            elif start in shared and (reason := shared_reason(shared[start])):
+            elif reason := shared_reasons.get(start, ""):
                 how = Tracking.ALWAYS
             elif vma.name == "[vsyscall]":
                 how, reason = Tracking.SKIP, "made by the kernel, the same in every process"

@@ -232,7 +232,7 @@ class Tracker:
 
     def _regions(self, space: Space) -> Callable[[], Sequence[Region]]:
         reasons = {vma.start: self._shared.reason(vma) for vma in space.shared_regions}
-        return lambda: space.regions(self.backend, lambda vma: reasons[vma.start])
+        return lambda: space.regions(self.backend, reasons)
 
     def _stats(self, found: Collected) -> dict[str, int]:
         return {
