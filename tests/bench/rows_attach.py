@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import uffdtrackd
+from tests.bench import table
 from tests.bench.programs import Program, Target
 from tests.bench.sample import UNITS, Row, Spread, compare, in_turn
 
@@ -84,6 +85,6 @@ def rows(rounds: int, quick: bool) -> Iterator[Row]:
     for mib, threads in ((16, 1), (16, 256)) if quick else ((16, 1), (16, 256), (4096, 1)):
         with Target(mib, threads=threads) as target, target.stopper() as stopper:
             shown = f"{mib} MiB" if mib < 1024 else f"{mib >> 10} GiB"
-            yield from idle(f"{shown}, {threads} threads", target, stopper, rounds)
+            yield from idle(f"{shown}, {table.threads(threads)}", target, stopper, rounds)
             if (mib, threads) == (16, 1):
                 yield from busy(target, stopper, rounds)

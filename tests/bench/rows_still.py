@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import uffdtrackd
+from tests.bench import table
 from tests.bench.programs import Target
 from tests.bench.sample import Row, Spread, in_turn
 
@@ -55,5 +56,5 @@ def rows(rounds: int, quick: bool) -> Iterator[Row]:
             uffdtrackd.attach(target.pid) as session,
         ):
             session.iterate()
-            shown = f"1 GiB, {PERCENT} % dirty, {threads} threads"
+            shown = f"1 GiB, {PERCENT} % dirty, {table.threads(threads)}"
             yield from _gaps(target, session, rounds, shown)

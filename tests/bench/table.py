@@ -13,9 +13,15 @@ def _number(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def threads(count: int) -> str:
+    return f"{count} thread" if count == 1 else f"{count} threads"
+
+
 def _spread(spread: Spread | None) -> str:
     if spread is None:
         return ""
+    if spread.count == 1:
+        return _number(spread.median)
     return f"{_number(spread.median)} ({_number(spread.low)}..{_number(spread.high)})"
 
 
@@ -52,7 +58,8 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def report(machine: Mapping[str, object], rows: Sequence[Row]) -> str:
     """The table under a line that says where it was measured."""
+    shared = "" if machine["realtime"] else ", beside whatever else ran"
     return (
         f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, "
-        f"uffdtrackd {machine['version']}, {machine['date']}\n\n{markdown(rows)}"
+        f"uffdtrackd {machine['version']}, {machine['date']}{shared}\n\n{markdown(rows)}"
     )
