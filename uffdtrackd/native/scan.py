@@ -116,3 +116,13 @@ def register(uffd: int, start: int, end: int) -> None:
     error = new_error()
     if lib.ut_uffd_register(uffd, start, end, error):
         raise raised(error)
+
+
+def unprotect(uffd: int, start: int, end: int) -> None:
+    """UFFDIO_WRITEPROTECT of bytes [start, end) with mode 0: its pages count as written.
+
+    Raises NativeError; ENOENT where part of it is not registered, with what lies before done.
+    """
+    error = new_error()
+    if lib.ut_uffd_unprotect(uffd, start, end, error):
+        raise raised(error)

@@ -6,6 +6,7 @@ untracked, and a scan skips them in silence. So each iteration begins here:
     PAGEMAP_SCAN "not WPALLOWED" over everything  --> what is not registered
         less what is known to be refused          --> what is new: nothing, most of the time
         UFFDIO_REGISTER of the gap around it      --> registered; all of it counts as written
+        `stale`: bits from before are taken off   --> no page looks protected that is not
 
     0        refused         new      refused                       limit
     |---------[vvar]----#####[~~~]#####[r--s]------------------------|
@@ -26,6 +27,7 @@ from ..model.pageset import PageSet
 from ..native import scan
 from ..native.error import NativeError
 from ..native.layout import SHARED, WRITE, Layout, Vma
+from . import stale
 
 _REFUSALS = (errno.EINVAL, errno.EPERM, errno.EBUSY)
 
@@ -65,17 +67,19 @@ class Registrar:
         self._lowest = _lowest_address()
         self._page_size = page_size
         self._settled: list[tuple[int, int, int]] | None = None
+        self._unclean = PageSet(page_size)  # fresh again next time: see `stale`
         self.refused: dict[int, Refused] = {}
 
     def settle(self, layout: Layout, changed: bool) -> PageSet:
         """Registers what is new. Returns it: its pages are all dirty, whatever their bits say.
 
-        layout: refreshed; it is refreshed again where the kernel refuses something.
+        layout: refreshed; it is refreshed again when something was registered.
         changed: whether that showed a difference. Raises NativeError.
         """
         if changed:
             self._forget_refused(layout)
-        newly = PageSet(self._page_size)
+        newly = self._unclean
+        before = layout.text() if newly else b""
         for _ in range(_ROUNDS):
             missing = scan.get(
                 self._pagemap,
@@ -93,12 +97,19 @@ class Registrar:
             fresh = unregistered - self._refused_ranges()
             if not fresh:
                 break
+            before = before or layout.text()
             newly |= fresh
             changed = True
             done = self._lowest
             for start, end in fresh:
                 if end > done:
                     done = self._register_around(start, end, layout)
+        if newly:
+            # Registered neighbours merge into one VMA: the layout is the one after that.
+            layout.refresh()
+            swallowed = stale.swallowed(before, layout.text())
+            newly |= PageSet.from_ranges(swallowed, self._page_size) - self._refused_ranges()
+            self._unclean = stale.clean(self._uffd, self._pagemap, newly)
         return newly
 
     def _refused_ranges(self) -> PageSet:

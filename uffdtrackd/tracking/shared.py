@@ -162,7 +162,12 @@ class SharedMemory:
         for name in ["self", *filter(str.isdigit, os.listdir("/proc"))] if identities else ():
             pid = os.getpid() if name == "self" else int(name)
             reason = "open in the target" if pid == self._pid else f"shared with process {pid}"
-            for identity in self._users(pid, identities):
+            try:
+                users = self._users(pid, identities)
+            except PermissionError:
+                users = list(identities)
+                reason = f"process {pid}, which may share it, may not be examined"
+            for identity in users:
                 self._doubted[identities.pop(identity)] = reason
             if not identities:
                 return
@@ -172,7 +177,10 @@ class SharedMemory:
                 return
 
     def _users(self, pid: int, identities: dict[tuple[int, int], Key]) -> list[tuple[int, int]]:
-        """Those of the objects that a process has open, or maps (but for the target's own map)."""
+        """Those of the objects that a process has open, or maps (but for the target's own map).
+
+        Raises PermissionError.
+        """
         found = []
         try:
             for fd in os.listdir(f"/proc/{pid}/fd"):
@@ -190,8 +198,6 @@ class SharedMemory:
                         found.append(identity)
         except (FileNotFoundError, ProcessLookupError):
             pass  # it ended: its mappings and descriptors are gone too
-        except PermissionError:
-            return list(identities)
         return list(dict.fromkeys(found))
 
 

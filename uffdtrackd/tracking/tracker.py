@@ -161,9 +161,6 @@ class Tracker:
         """Registers what is new. Returns that, and known pages that are not mapped any more."""
         changed = self._layout.refresh()
         newly = self._registrar.settle(self._layout, changed)
-        if newly:
-            # Registered neighbours merge into one VMA: the layout is the one after that.
-            self._layout.refresh()
         newly, self._newly = newly | self._newly, self._none
         moved = changed or bool(newly)
         if moved or self._space is None:

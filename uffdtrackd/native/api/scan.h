@@ -62,3 +62,6 @@ int ut_uffd_enable_async(int uffd, struct ut_error *error);
 
 /* UFFDIO_REGISTER in write-protect mode. Never a part of a VMA: docs/how-it-works.md. */
 int ut_uffd_register(int uffd, uint64_t start, uint64_t end, struct ut_error *error);
+
+/* UFFDIO_WRITEPROTECT without protection: the pages count as written from now on. */
+int ut_uffd_unprotect(int uffd, uint64_t start, uint64_t end, struct ut_error *error);

@@ -228,3 +228,15 @@ int ut_uffd_register(int uffd, uint64_t start, uint64_t end, struct ut_error *er
 		return ut_fail(error, "UFFDIO_REGISTER", errno, 0, start, end - start);
 	return 0;
 }
+
+int ut_uffd_unprotect(int uffd, uint64_t start, uint64_t end, struct ut_error *error)
+{
+	struct uffdio_writeprotect wp = {
+		.range = {.start = start, .len = end - start},
+	};
+
+	if (ioctl(uffd, UFFDIO_WRITEPROTECT, &wp))
+		return ut_fail(error, "UFFDIO_WRITEPROTECT", errno, 0, start,
+		               end - start);
+	return 0;
+}
