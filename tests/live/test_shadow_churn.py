@@ -56,12 +56,12 @@ def judge(victim: Victim, amount: int, steps: int) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_everything_at_once(spawn: Spawn, seed: int) -> None:
     print(f"SEED={seed}")
-    judge(spawn("churn", "-s", seed, "-t", 4, "-m", 48), amount=400, steps=25)
+    judge(spawn("churn", "-s", seed, "-t", 3, "-m", 32), amount=400, steps=20)
 
 
 @pytest.mark.parametrize("name", MIXES)
 def test_mix(spawn: Spawn, name: str) -> None:
     seed = SEEDS[0]
     print(f"SEED={seed}")
-    victim = spawn("churn", "-s", seed, "-t", 2, "-m", 16, "-o", MIXES[name])
+    victim = spawn("churn", "-s", seed, "-t", 2, "-m", 12, "-o", MIXES[name])
     judge(victim, amount=60, steps=20)
