@@ -14,31 +14,13 @@ from pathlib import Path
 #: Lines of proc_pid_status(5) that an attach has no business with. State is compared by callers
 #: for targets that stand still.
 STATUS = frozenset(
-    (
-        "TracerPid",
-        "Uid",
-        "Gid",
-        "Groups",
-        "Threads",
-        "NoNewPrivs",
-        "Seccomp",
-        "Cpus_allowed",
-        "VmSize",
-        "VmLck",
-        "VmPin",
-        "VmData",
-        "VmStk",
-        "VmExe",
-        "VmLib",
-        "SigPnd",
-        "ShdPnd",
-        "SigBlk",
-        "SigIgn",
-        "SigCgt",
-        "CapInh",
-        "CapPrm",
-        "CapEff",
+    word
+    for line in (
+        "TracerPid Uid Gid Groups Threads NoNewPrivs Seccomp Cpus_allowed",
+        "VmSize VmLck VmPin VmData VmStk VmExe VmLib",
+        "SigPnd ShdPnd SigBlk SigIgn SigCgt CapInh CapPrm CapEff",
     )
+    for word in line.split()
 )
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from tests.live.footprint import footprint, tracer
@@ -48,39 +48,49 @@ class Watched:
         self.goes_on()
 
 
-def injected(
+def bring(
     pid: int,
     tid: int = 0,
     method: Method = Method.AUTO,
     fault: Fault | None = None,
+    *,
+    kernel_faults: bool = False,
     deadline: float = 10.0,
 ) -> Injection:
-    """One injection in this process, its userfaultfd closed. Raises NativeError."""
-    with handles(pid) as (proc_fd, pidfd, device_fd):
-        found = inject(
+    """One injection in this process; the caller closes its userfaultfd. Raises NativeError."""
+    with ExitStack() as stack:
+        proc_fd = os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, proc_fd)
+        pidfd = os.pidfd_open(pid)
+        stack.callback(os.close, pidfd)
+        device_fd = os.open("/dev/userfaultfd", os.O_RDWR)
+        stack.callback(os.close, device_fd)
+        return inject(
             pid,
             proc_fd=proc_fd,
             pidfd=pidfd,
             device_fd=device_fd,
             tid=tid,
             deadline=deadline,
+            kernel_faults=kernel_faults,
             method=method,
             fault=fault,
         )
-        os.close(found.uffd)
-        return found
 
 
-@contextmanager
-def handles(pid: int) -> Iterator[tuple[int, int, int]]:
-    """proc_fd, pidfd, device_fd for an injection."""
-    fds = [os.open(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY), os.pidfd_open(pid)]
-    try:
-        fds.append(os.open("/dev/userfaultfd", os.O_RDWR))
-        yield fds[0], fds[1], fds[2]
-    finally:
-        for fd in fds:
-            os.close(fd)
+def injected(
+    pid: int,
+    tid: int = 0,
+    method: Method = Method.AUTO,
+    fault: Fault | None = None,
+    *,
+    kernel_faults: bool = False,
+    deadline: float = 10.0,
+) -> Injection:
+    """The same, its userfaultfd closed at once."""
+    found = bring(pid, tid, method, fault, kernel_faults=kernel_faults, deadline=deadline)
+    os.close(found.uffd)
+    return found
 
 
 def strike(pid: int, tid: int, method: Method, fault: Fault) -> int:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.live.strike import Watched, handles, injected
+from tests.live.strike import Watched, bring, injected
 from tests.procfs import read_maps
 from tests.victim import Victim
-from uffdtrackd.native.inject import Method, inject
+from uffdtrackd.native.inject import Method
 
 pytestmark = pytest.mark.live
 
@@ -48,10 +48,7 @@ def test_the_userfaultfd_is_of_the_target(spawn: Spawn, method: Method) -> None:
     target = Watched(spawn, "spin")
     heap = next(vma for vma in read_maps(target.pid) if vma.label == "[heap]")
     assert not any(vma.start <= heap.start < vma.end for vma in read_maps(os.getpid()))
-    with handles(target.pid) as (proc_fd, pidfd, device_fd):
-        uffd = inject(
-            target.pid, proc_fd=proc_fd, pidfd=pidfd, device_fd=device_fd, method=method
-        ).uffd
+    uffd = bring(target.pid, method=method).uffd
     try:
         assert os.readlink(f"/proc/self/fd/{uffd}") == "anon_inode:[userfaultfd]"
         assert fcntl.fcntl(uffd, fcntl.F_GETFD) & fcntl.FD_CLOEXEC
@@ -69,20 +66,12 @@ def test_the_userfaultfd_is_of_the_target(spawn: Spawn, method: Method) -> None:
 def test_kernel_faults_without_privilege(spawn: Spawn) -> None:
     """A target that may not make one that sees them gets it through the parasite."""
     nobody = spawn("idle", user=65534, group=65534)
-    with handles(nobody.pid) as (proc_fd, pidfd, device_fd):
-        how = {"proc_fd": proc_fd, "pidfd": pidfd, "device_fd": device_fd}
-        found = inject(nobody.pid, kernel_faults=True, **how)
-        os.close(found.uffd)
-        assert (found.method, found.user_mode_only) == (Method.PARASITE, False)
-        found = inject(nobody.pid, kernel_faults=False, **how)
-        os.close(found.uffd)
-        assert (found.method, found.user_mode_only) == (Method.CALL, True)
+    found = injected(nobody.pid, kernel_faults=True)
+    assert (found.method, found.user_mode_only) == (Method.PARASITE, False)
+    found = injected(nobody.pid)
+    assert (found.method, found.user_mode_only) == (Method.CALL, True)
     nobody.finish()
     root = spawn("idle")
-    with handles(root.pid) as (proc_fd, pidfd, device_fd):
-        found = inject(
-            root.pid, kernel_faults=True, proc_fd=proc_fd, pidfd=pidfd, device_fd=device_fd
-        )
-        os.close(found.uffd)
-        assert (found.method, found.user_mode_only) == (Method.CALL, False)
+    found = injected(root.pid, kernel_faults=True)
+    assert (found.method, found.user_mode_only) == (Method.CALL, False)
     root.finish()
