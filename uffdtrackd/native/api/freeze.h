@@ -7,22 +7,21 @@
  *
  *     caller                                holder (a child of ours, C only)
  *     ut_freeze_start() --- clone -------->  seizes, interrupts, waits for all
- *        |  <------- ut_freeze_report ----   FROZEN, or FAILED (all are let go)
+ *        |  <------- ut_freeze_report ----   FROZEN, or FAILED
  *        |                                   holds: nothing but SIGKILL reaches it
- *     one byte, or closes the socket ----->  lets go exactly
- *        |  <------- ut_freeze_report ----   THAWED (LEASE_OVER comes before)
+ *     closes the socket ------------------>  exits, and by that lets all go
  *     ut_freeze_reap() <------ exit -------
  *
  * The socket is SOCK_SEQPACKET: one report a message. Its end closing (also because the
- * caller was killed) thaws; so does the end of the lease. If the holder itself is killed
- * the kernel lets the threads go, and the caller reads end of file.
+ * caller was killed) thaws; so does the end of the lease, after a report LEASE_OVER. If
+ * the holder is killed the kernel lets the threads go too; the socket's end closes before
+ * that, so a caller that finds it open knows that all were held until then.
  */
 
 enum ut_freeze_state {
 	UT_FREEZE_FROZEN = 1, /* all threads are stopped */
-	UT_FREEZE_FAILED,     /* error says why; nothing is stopped any more */
-	UT_FREEZE_LEASE_OVER, /* about to thaw without being asked */
-	UT_FREEZE_THAWED,     /* all have been let go */
+	UT_FREEZE_FAILED,     /* error says why; they go on at the holder's exit */
+	UT_FREEZE_LEASE_OVER, /* about to exit without being asked */
 };
 
 struct ut_freeze_report {
@@ -32,7 +31,7 @@ struct ut_freeze_report {
 	uint32_t reserved;
 	uint64_t stopped_ns; /* CLOCK_MONOTONIC before the first was asked to stop */
 	uint64_t frozen_ns;  /* when the last had stopped */
-	uint64_t thawed_ns;  /* when the last was let go; 0 before THAWED */
+	uint64_t thawed_ns;  /* when the lease was over; else 0 */
 	struct ut_error error;
 };
 
@@ -47,5 +46,5 @@ struct ut_freeze_report {
 int ut_freeze_start(const int32_t *pids, uint32_t count, uint64_t deadline_ns,
                     uint64_t lease_ns, int32_t *ret_holder, struct ut_error *error);
 
-/* Waits for the end of the holder, which comes after its last report. */
+/* Waits for the end of the holder: then all threads have been let go. */
 int ut_freeze_reap(int32_t holder, struct ut_error *error);

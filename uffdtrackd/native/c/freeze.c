@@ -2,9 +2,8 @@
  * The holder of a freeze: a child process that halts a crowd of threads (crowd.h), tells
  * so, and holds them until it is told, its caller is gone, or its lease is over.
  *
- * Its three ways out (thaw, failure, death of the caller) are one: ut_crowd_release(),
- * a report if there is somebody to read it, exit. Only SIGKILL at itself ends it without
- * that, and then the kernel detaches its tracees.
+ * However it ends (thaw, failure, death of the caller, SIGKILL at itself), the kernel
+ * then detaches all that it held, at one blow; crowd.h says why that is wanted.
  */
 #include "api/freeze.h"
 
@@ -33,7 +32,7 @@ static void report(struct holder *holder, enum ut_freeze_state state)
 {
 	holder->report.state = state;
 	holder->report.rounds = holder->crowd.rounds;
-	holder->report.stopped_ns = holder->crowd.first_ns;
+	holder->report.stopped_ns = holder->crowd.tracees.first_ns;
 	/* Nobody there to read it is no failure of ours. */
 	while (send(holder->socket, &holder->report, sizeof(holder->report),
 	            MSG_NOSIGNAL) < 0 &&
@@ -50,33 +49,18 @@ static int caller_gone(void *arg)
 	return poll(&socket, 1, 0) > 0 ? ECANCELED : 0;
 }
 
-static int let_go(struct holder *holder, enum ut_freeze_state state)
-{
-	/*
-	 * Said before it is done: who reads the memory and then asks whether it was held
-	 * all the time must not hear "yes" from a holder that is just letting go.
-	 */
-	if (state == UT_FREEZE_LEASE_OVER)
-		report(holder, state);
-	if (state != UT_FREEZE_FAILED)
-		state = UT_FREEZE_THAWED;
-	ut_crowd_release(&holder->crowd);
-	holder->report.thawed_ns = ut_now_ns();
-	report(holder, state);
-	return 0;
-}
-
 static void stuck(void *arg)
 {
 	struct holder *holder = arg;
 
 	ut_fail(&holder->report.error, "PTRACE_SEIZE", ETIMEDOUT, 0, 0, 0);
-	let_go(holder, UT_FREEZE_FAILED);
+	ut_crowd_settle(&holder->crowd);
+	report(holder, UT_FREEZE_FAILED);
 	_exit(1);
 }
 
 /* Returns when the crowd is to be let go. */
-static enum ut_freeze_state hold(struct holder *holder)
+static void hold(struct holder *holder)
 {
 	struct signalfd_siginfo news;
 	struct pollfd fds[2] = {{.fd = holder->socket, .events = POLLIN},
@@ -95,17 +79,22 @@ static enum ut_freeze_state hold(struct holder *holder)
 		/* Rounded up, so as not to spin through the last millisecond. */
 		uint64_t left = end > now ? (end - now + 999999) / 1000000 : 0;
 
-		if (end && !left)
-			return UT_FREEZE_LEASE_OVER;
+		if (end && !left) {
+			/*
+			 * Said before it is done: who reads the memory and then asks
+			 * whether it was held all the time must not hear "yes" from a
+			 * holder that is just letting go.
+			 */
+			holder->report.thawed_ns = now;
+			report(holder, UT_FREEZE_LEASE_OVER);
+			return;
+		}
 		if (left > 1000000)
 			left = 1000000;
 		if (poll(fds, 2, end ? (int)left : -1) < 0)
 			continue;
-		if (fds[0].revents) {
-			/* Data left unread would reset the socket, report and all. */
-			recv(holder->socket, &news, sizeof(news), MSG_DONTWAIT);
-			return UT_FREEZE_THAWED;
-		}
+		if (fds[0].revents)
+			return;
 		if (fds[1].revents) {
 			while (read(fds[1].fd, &news, sizeof(news)) > 0)
 				;
@@ -134,12 +123,16 @@ static int run(void *arg)
 
 	int threads = ut_crowd_halt(crowd, &holder->report.error);
 
-	if (threads < 0)
-		return let_go(holder, UT_FREEZE_FAILED);
+	if (threads < 0) {
+		ut_crowd_settle(crowd);
+		report(holder, UT_FREEZE_FAILED);
+		return 1;
+	}
 	holder->report.threads = (uint32_t)threads;
 	holder->report.frozen_ns = ut_now_ns();
 	report(holder, UT_FREEZE_FROZEN);
-	return let_go(holder, hold(holder));
+	hold(holder);
+	return 0;
 }
 
 int ut_freeze_start(const int32_t *pids, uint32_t count, uint64_t deadline_ns,

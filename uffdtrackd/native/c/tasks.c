@@ -136,6 +136,21 @@ char ut_task_state(pid_t tid)
 	return state ? *state : 0;
 }
 
+long ut_task_call(pid_t tid)
+{
+	char text[256];
+	long call = 0;
+
+	/* "running", or "NUMBER ARGUMENTS...", or "-1 SP PC": proc_pid_syscall(5). */
+	if (read_file(tid, "syscall", text, sizeof(text)) <= 0 || text[0] == 'r')
+		return UT_TASK_RUNS;
+	if (text[0] == '-')
+		return UT_TASK_WAITS;
+	for (const char *at = text; *at >= '0' && *at <= '9'; at++)
+		call = call * 10 + (*at - '0');
+	return call;
+}
+
 bool ut_task_worker(pid_t tid)
 {
 	char buffer[1024];

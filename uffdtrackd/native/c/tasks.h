@@ -18,6 +18,12 @@ int ut_tasks_each(pid_t pid, int (*each)(void *arg, pid_t tid), void *arg,
 /* The state letter of proc_pid_stat(5), 0 if the thread has gone. */
 char ut_task_state(pid_t tid);
 
+#define UT_TASK_RUNS  -1 /* in user mode, or it cannot be told */
+#define UT_TASK_WAITS -2 /* in the kernel, but not in a system call */
+
+/* The number of the system call that a thread is blocked in, or UT_TASK_*. */
+long ut_task_call(pid_t tid);
+
 /* A worker of io_uring: a thread that never runs in user mode. */
 bool ut_task_worker(pid_t tid);
 
