@@ -158,6 +158,17 @@ def test_regions_of_a_scan_become_runs() -> None:
     assert native_runs.adopt(out, count).tolist() == expected.tolist()
 
 
+@given(st.integers(0, (1 << 32) - 1), st.integers(0, 40), pages)
+def test_regions_together_with_other_runs(seed: int, count: int, others: set[int]) -> None:
+    pairs = scan_result(seed, count)
+    found = {n for s, e in pairs for n in range((s - BASE) // PAGE, (e - BASE) // PAGE)}
+    words = runs_of(others)
+    out = lib.ut_runs_alloc(len(pairs) + len(words) // 2)
+    also = ffi.from_buffer("uint64_t[]", words)
+    made = lib.ut_runs_union_regions(regions_of(pairs), len(pairs), also, len(words) // 2, out)
+    assert native_runs.adopt(out, made).tolist() == runs_of(found | others).tolist()
+
+
 def test_a_result_outlives_everything_it_came_from() -> None:
     a, b = runs_of(set(range(0, 9000, 2))), runs_of(set(range(1, 9000, 3)))
     expected = pure_runs.union(a, b).tolist()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ._native import ffi, lib
 from .error import new_error, raised
+from .runs import EMPTY
 from .scan import as_runs
 
 
@@ -51,15 +52,18 @@ class Collector:
         for i in range(0, len(ranges), 2):
             lib.ut_collector_forget(self._c, ranges[i], ranges[i + 1])
 
-    def collect(self) -> Collected:
-        """One collection. Raises NativeError with ESRCH when the address space is gone; after any
-        NativeError what was written is unknown: everything is dirty."""
+    def collect(self, also: memoryview = EMPTY) -> Collected:
+        """One collection.
+
+        also: runs to list as dirty in any case. Raises NativeError with ESRCH when the address
+        space is gone; after any NativeError what was written is unknown: everything is dirty.
+        """
         error = new_error()
         out = self._out
         if lib.ut_collect(self._c, out, error):
             raise raised(error)
         return Collected(
-            as_runs(out.dirty),
+            as_runs(out.dirty, also),
             as_runs(out.file),
             as_runs(out.discarded),
             out.calls,

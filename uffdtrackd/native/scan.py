@@ -23,13 +23,17 @@ class Page(IntFlag):
     HUGE = 0x40
 
 
-def as_runs(regions: Any) -> memoryview:
-    """The runs of a `struct ut_regions *` (see `native.runs`), whatever its categories."""
-    count = int(regions.count)
+def as_runs(regions: Any, also: memoryview = runs.EMPTY) -> memoryview:
+    """The runs of a `struct ut_regions *`, whatever its categories, together with `also`.
+
+    also: runs (see `native.runs`).
+    """
+    count, others = int(regions.count), len(also) // 2
     if not count:
-        return runs.EMPTY
-    out = runs.allocate(count)
-    return runs.adopt(out, lib.ut_runs_from_regions(regions.data, count, out))
+        return also
+    out = runs.allocate(count + others)
+    words = ffi.from_buffer("uint64_t[]", also)
+    return runs.adopt(out, lib.ut_runs_union_regions(regions.data, count, words, others, out))
 
 
 def _match(mask: Page, anyof: Page, inverted: Page, ret: Page) -> Any:

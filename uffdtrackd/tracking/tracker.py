@@ -121,7 +121,7 @@ class Tracker:
         assert space is not None  # _update_layout() made it
         dirty = self._populated(newly, space) if newly and self._known else self._none
         self._collector.forget(newly.runs)
-        found = self._collector.collect()
+        found = self._collector.collect(space.always.runs)
         dirty |= self._written(found, space)
         if everything:
             dirty |= self._populated(space.mapped, space)
@@ -149,7 +149,8 @@ class Tracker:
             always |= shared.always
         if discarded:
             dirty -= discarded
-        dirty |= always
+        if discarded or always is not space.always:
+            dirty |= always
         lost = gone | newly
         if lost:
             discarded |= (self._known.pages & lost) - dirty

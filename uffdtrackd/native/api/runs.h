@@ -45,6 +45,14 @@ uint64_t ut_runs_bytes(const uint64_t *runs, uint64_t n);
 uint64_t ut_runs_from_regions(const struct page_region24 *in, uint64_t n, uint64_t *out);
 
 /*
+ * The union of a scan result and other runs, in one pass over the scan result: to add
+ * them to its runs afterwards would copy all of those. out must hold n + nb runs and
+ * must not overlap in or b.
+ */
+uint64_t ut_runs_union_regions(const struct page_region24 *in, uint64_t n,
+                               const uint64_t *b, uint64_t nb, uint64_t *out);
+
+/*
  * The same, behind the `count` runs that `runs` already holds: for scans in
  * pieces, each at or above the end of the last. Returns the new count; `runs`
  * must have room for count + n and must not overlap `in`.

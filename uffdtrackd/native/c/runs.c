@@ -184,6 +184,29 @@ uint64_t ut_runs_from_regions(const struct page_region24 *in, uint64_t n, uint64
 	return ut_runs_append_regions(out, 0, in, n);
 }
 
+uint64_t ut_runs_union_regions(const struct page_region24 *in, uint64_t n,
+                               const uint64_t *b, uint64_t nb, uint64_t *out)
+{
+	uint64_t count = 0, i = 0, j = 0;
+
+	while (i < n || j < nb) {
+		uint64_t next = i;
+
+		/* All of in up to the next of b, in one go. */
+		while (next < n && (j == nb || in[next].start <= b[2 * j]))
+			next++;
+		count = ut_runs_append_regions(out, count, in + i, next - i);
+		i = next;
+		if (j < nb) {
+			struct page_region24 other = {b[2 * j], b[2 * j + 1], 0};
+
+			count = ut_runs_append_regions(out, count, &other, 1);
+			j++;
+		}
+	}
+	return count;
+}
+
 uint64_t ut_runs_widen(uint64_t *ranges, uint64_t n, uint64_t page_size)
 {
 	uint64_t mask = page_size - 1;
