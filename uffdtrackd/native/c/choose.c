@@ -3,7 +3,6 @@
 #include "c/choose.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -14,22 +13,7 @@
 #include <unistd.h>
 
 #include "c/eintr.h"
-
-/* A file of /proc as a string; its length, or -1. */
-static ssize_t read_file(int dir, const char *path, char *text, size_t size)
-{
-	int fd = openat(dir, path, O_RDONLY | O_CLOEXEC);
-
-	if (fd < 0)
-		return -1;
-
-	ssize_t got = read(fd, text, size - 1);
-
-	close(fd);
-	if (got >= 0)
-		text[got] = '\0';
-	return got;
-}
+#include "c/listing.h"
 
 /* The state letter of /proc/TID/stat: after the name, which may itself hold blanks and
  * ')'. */
@@ -38,7 +22,7 @@ static char thread_state(int proc_fd, pid_t tid)
 	char path[64], text[512];
 
 	snprintf(path, sizeof(path), "task/%d/stat", tid);
-	if (read_file(proc_fd, path, text, sizeof(text)) <= 0)
+	if (ut_read_file(proc_fd, path, text, sizeof(text)) <= 0)
 		return 'X';
 
 	const char *end = strrchr(text, ')');
@@ -132,15 +116,19 @@ enum ut_choice ut_choose_class(int proc_fd, pid_t tid)
 {
 	char path[64], text[256];
 
-	/*
-	 * D cannot be interrupted (the parent of a vfork is one as well), Z and X are
-	 * dead, t is somebody else's.
-	 */
-	if (strchr("DZXxtIP", thread_state(proc_fd, tid)))
+	switch (thread_state(proc_fd, tid)) {
+	case 'Z':
+	case 'X':
+	case 'x':
+		return UT_CHOICE_DEAD;
+	case 'D': /* cannot be interrupted; the parent of a vfork is one as well */
+	case 'P': /* parked: a kernel thread's state */
+	case 't': /* somebody else traces it */
 		return UT_CHOICE_UNREACHABLE;
+	}
 	snprintf(path, sizeof(path), "task/%d/syscall", tid);
-	if (read_file(proc_fd, path, text, sizeof(text)) <= 0)
-		return errno == ESRCH || errno == ENOENT ? UT_CHOICE_UNREACHABLE
+	if (ut_read_file(proc_fd, path, text, sizeof(text)) <= 0)
+		return errno == ESRCH || errno == ENOENT ? UT_CHOICE_DEAD
 		                                         : UT_CHOICE_UNKNOWN;
 	if (!strncmp(text, "running", 7))
 		return UT_CHOICE_RUNNING;
@@ -163,50 +151,35 @@ enum ut_choice ut_choose_class(int proc_fd, pid_t tid)
 	return UT_CHOICE_UNKNOWN;
 }
 
-struct entry {
-	uint64_t inode;
-	int64_t offset;
-	uint16_t size;
-	uint8_t type;
-	char name[];
+struct best {
+	int proc_fd;
+	pid_t tid; /* 0: none seen yet */
+	enum ut_choice choice;
 };
+
+static bool look(void *argument, const char *name)
+{
+	struct best *best = argument;
+	pid_t tid = (pid_t)atoi(name);
+	enum ut_choice choice = ut_choose_class(best->proc_fd, tid);
+
+	if (!best->tid || choice < best->choice) {
+		best->tid = tid;
+		best->choice = choice;
+	}
+	/* Nothing is better: a process may have thousands of threads. */
+	return best->choice != UT_CHOICE_RUNNING;
+}
 
 int ut_choose(int proc_fd, pid_t *tid, struct ut_error *error)
 {
-	int dir = openat(proc_fd, "task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	enum ut_choice best = UT_CHOICE_UNREACHABLE;
-	pid_t chosen = 0;
+	struct best best = {.proc_fd = proc_fd};
 
-	if (dir < 0)
-		return ut_fail(error, "list the threads", errno == ENOENT ? ESRCH : errno,
-		               0, 0, 0);
-
-	/* Not opendir(): this may run where malloc is not allowed (child.h). */
-	_Alignas(struct entry) char entries[4096];
-	long got;
-
-	while ((best > UT_CHOICE_RUNNING || !chosen) &&
-	       (got = syscall(SYS_getdents64, dir, entries, sizeof(entries))) > 0)
-		for (long at = 0; at < got;) {
-			struct entry *entry = (struct entry *)(entries + at);
-			pid_t candidate = (pid_t)atoi(entry->name);
-
-			at += entry->size;
-			if (candidate <= 0)
-				continue;
-
-			enum ut_choice choice = ut_choose_class(proc_fd, candidate);
-
-			if (chosen && choice >= best)
-				continue;
-			best = choice;
-			chosen = candidate;
-			if (best == UT_CHOICE_RUNNING)
-				break;
-		}
-	close(dir);
-	if (!chosen)
+	/* ENOENT: /proc/PID/task of a process that is gone. */
+	if (ut_list(proc_fd, "task", look, &best) && errno != ENOENT)
+		return ut_fail(error, "list the threads", errno, 0, 0, 0);
+	if (!best.tid || best.choice == UT_CHOICE_DEAD)
 		return ut_fail(error, "list the threads", ESRCH, 0, 0, 0);
-	*tid = chosen;
-	return (int)best;
+	*tid = best.tid;
+	return (int)best.choice;
 }

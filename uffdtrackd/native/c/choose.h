@@ -15,7 +15,9 @@ enum ut_choice {
 	UT_CHOICE_RERUN,       /* in one that returns EINTR and is run again (eintr.h) */
 	UT_CHOICE_UNKNOWN,     /* in one of which nothing is known */
 	UT_CHOICE_CUT_SHORT,   /* in one that would return with part of its work done */
-	UT_CHOICE_UNREACHABLE, /* cannot be stopped now: uninterruptible, zombie */
+	UT_CHOICE_UNREACHABLE, /* cannot be stopped now: uninterruptible, somebody else's
+	                        */
+	UT_CHOICE_DEAD,        /* never again: it has ended */
 };
 
 /*
@@ -24,5 +26,5 @@ enum ut_choice {
  */
 int ut_choose(int proc_fd, pid_t *tid, struct ut_error *error);
 
-/* The class of one thread, UT_CHOICE_UNREACHABLE if it is gone. */
+/* The class of one thread, UT_CHOICE_DEAD if it is gone. */
 enum ut_choice ut_choose_class(int proc_fd, pid_t tid);

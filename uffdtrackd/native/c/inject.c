@@ -20,6 +20,7 @@
 
 #include "c/child.h"
 #include "c/passing.h"
+#include "c/strays.h"
 
 struct report {
 	int32_t failed;
@@ -47,7 +48,8 @@ static int make(struct ut_window *window, struct ut_error *error)
 	return -1;
 }
 
-static int work(struct ut_window *window, struct ut_error *error)
+/* One thread: prepared, stopped, used, let go. */
+static int attempt(struct ut_window *window, struct ut_error *error)
 {
 	struct ut_error closing;
 
@@ -63,8 +65,28 @@ static int work(struct ut_window *window, struct ut_error *error)
 		*error = closing;
 		failed = 1;
 	}
-	ut_fault_point(&window->fault, UT_POINT_RELEASED);
 	return failed ? -1 : 0;
+}
+
+static int work(struct ut_window *window, struct ut_error *error)
+{
+	uint64_t forks = ut_forks();
+
+	while (attempt(window, error)) {
+		/*
+		 * A thread that ended before it was stopped: there may be others. Once
+		 * more of it was changed than the stop, its end is the end of them all
+		 * (exit, exec), which is the caller's business.
+		 */
+		if (error->err != ESRCH || !window->remote.tid || window->remote.masked ||
+		    window->args->tid || ut_now_ns() >= window->remote.deadline_ns)
+			return -1;
+		ut_prepare_undo(window);
+		window->remote.gone = window->remote.stopped = false;
+	}
+	ut_strays(window, forks);
+	ut_fault_point(&window->fault, UT_POINT_RELEASED);
+	return 0;
 }
 
 static int child(void *argument)

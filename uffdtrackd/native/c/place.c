@@ -2,13 +2,13 @@
 #define _GNU_SOURCE /* CPU_SET */
 #include "c/place.h"
 
-#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <unistd.h>
+
+#include "c/listing.h"
 
 /* Field of proc_pid_stat(5), counted from 1, and the one that follows the name. */
 #define FIELD_STATE     3
@@ -21,14 +21,8 @@ static int last_cpu(int proc_fd, pid_t tid)
 
 	snprintf(path, sizeof(path), "task/%d/stat", tid);
 
-	int fd = openat(proc_fd, path, O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
-
-	if (fd >= 0)
-		close(fd);
-	if (got <= 0)
+	if (ut_read_file(proc_fd, path, text, sizeof(text)) <= 0)
 		return -1;
-	text[got] = '\0';
 
 	const char *at = strrchr(text, ')');
 

@@ -7,6 +7,7 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -14,6 +15,7 @@
 #include <unistd.h>
 
 #include "c/choose.h"
+#include "c/listing.h"
 #include "c/place.h"
 
 #define PIDFD_THREAD O_EXCL /* Linux 6.9: a pidfd of one thread */
@@ -28,15 +30,11 @@ static int open_proc(const struct ut_window *window, const char *name, int flags
 
 bool ut_filtered(const struct ut_window *window)
 {
-	char text[4096];
-	int fd = open_proc(window, "status", O_RDONLY);
-	ssize_t got = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
+	char path[64], text[4096];
 
-	if (fd >= 0)
-		close(fd);
-	if (got <= 0)
+	snprintf(path, sizeof(path), "task/%d/status", window->remote.tid);
+	if (ut_read_file(window->args->proc_fd, path, text, sizeof(text)) <= 0)
 		return false;
-	text[got] = '\0';
 
 	const char *line = strstr(text, "\nSeccomp:\t");
 
@@ -58,8 +56,13 @@ static int choose(struct ut_window *window, struct ut_error *error)
 			class = ut_choose(window->args->proc_fd, &window->remote.tid,
 			                  error);
 		}
-		if (class < 0)
+		if (class == UT_CHOICE_DEAD)
+			class = ut_fail(error, "find a thread", ESRCH, window->remote.tid,
+			                0, 0);
+		if (class < 0) {
+			window->remote.tid = 0;
 			return -1;
+		}
 		window->result->thread_class = class;
 		if (class < UT_CHOICE_CUT_SHORT)
 			return 0;
@@ -167,6 +170,26 @@ static uint64_t site_in_maps(struct ut_window *window)
 	return site;
 }
 
+/*
+ * Of the thread, where the kernel can: it may have a descriptor table of its own, and a
+ * leader that has ended has none.
+ */
+static int open_pidfd(struct ut_window *window, struct ut_error *error)
+{
+	pid_t pid = window->args->pid, tid = window->remote.tid;
+
+	window->pidfd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
+	if (window->pidfd >= 0)
+		return 0;
+	if (errno == ESRCH)
+		return ut_fail(error, "pidfd_open", errno, tid, 0, 0);
+	/* Older kernels have only that of the leader: good if both have one table. */
+	if (tid != pid && syscall(SYS_kcmp, pid, tid, KCMP_FILES, 0, 0))
+		return ut_fail(error, "pidfd_open of a thread", ENOSYS, tid, 0, 0);
+	window->pidfd = window->args->pidfd;
+	return 0;
+}
+
 int ut_prepare(struct ut_window *window, struct ut_error *error)
 {
 	if (choose(window, error))
@@ -184,13 +207,17 @@ int ut_prepare(struct ut_window *window, struct ut_error *error)
 		return ut_fail(error, "find a system call instruction", ENOEXEC,
 		               window->remote.tid, 0, 0);
 
-	/*
-	 * Of the thread, where the kernel can: it may have a descriptor table of its own,
-	 * and a leader that has ended has none.
-	 */
-	window->pidfd = (int)syscall(SYS_pidfd_open, window->remote.tid, PIDFD_THREAD);
-	if (window->pidfd < 0)
-		window->pidfd = window->args->pidfd;
+	if (open_pidfd(window, error))
+		return -1;
 	ut_place_beside(window->args->proc_fd, window->remote.tid);
 	return 0;
+}
+
+void ut_prepare_undo(struct ut_window *window)
+{
+	if (window->mem >= 0)
+		close(window->mem);
+	if (window->pidfd >= 0 && window->pidfd != window->args->pidfd)
+		close(window->pidfd);
+	window->mem = window->pidfd = -1;
 }

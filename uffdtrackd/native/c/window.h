@@ -43,6 +43,7 @@ struct ut_window {
 bool ut_filtered(const struct ut_window *window);
 
 int ut_prepare(struct ut_window *window, struct ut_error *error);
+void ut_prepare_undo(struct ut_window *window);
 int ut_window_open(struct ut_window *window, struct ut_error *error);
 int ut_by_parasite(struct ut_window *window, struct ut_error *error);
 int ut_by_call(struct ut_window *window, struct ut_error *error);

@@ -1,0 +1,121 @@
+/* Finds and closes copies of a userfaultfd that a fork took along; strays.h. */
+#include "c/strays.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "c/listing.h"
+
+/* A child that was stopped too late may have forked as well; nobody forks deeper in a
+ * millisecond. */
+#define DEPTH 4
+
+uint64_t ut_forks(void)
+{
+	static char text[1 << 16];
+	ssize_t got = ut_read_file(AT_FDCWD, "/proc/stat", text, sizeof(text));
+	const char *line = got > 0 ? strstr(text, "\nprocesses ") : NULL;
+
+	return line ? strtoull(line + 11, NULL, 10) : 0;
+}
+
+/* Is descriptor fd of process pid the same open file as our own one? */
+static bool same_file(pid_t pid, int fd, int own)
+{
+	return own >= 0 && syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, (unsigned long)own,
+	                           (unsigned long)fd) == 0;
+}
+
+/* Makes the process close one descriptor. */
+static void close_there(const struct ut_window *window, pid_t pid, int proc_fd, int fd)
+{
+	struct ut_inject_args args = {.pid = pid, .proc_fd = proc_fd, .pidfd = -1};
+	struct ut_inject_result result = {0};
+	struct ut_error error;
+	struct ut_window there = {
+		.args = &args,
+		.result = &result,
+		.mem = -1,
+		.pidfd = -1,
+		.socket = -1,
+		.uffd = -1,
+		.target_fd = -1,
+	};
+
+	there.remote.fault = &there.fault;
+	there.remote.deadline_ns = window->remote.deadline_ns;
+	if (!ut_prepare(&there, &error)) {
+		/* Looked at again when it is stopped: it may have closed it by itself. */
+		if (!ut_window_open(&there, &error) && same_file(pid, fd, window->uffd))
+			there.target_fd = fd;
+		ut_window_close(&there, &error);
+	}
+	ut_prepare_undo(&there);
+}
+
+struct search {
+	const struct ut_window *window;
+	int depth;
+	pid_t pid; /* whose descriptors are listed */
+	int proc_fd;
+};
+
+static void look_at_children(const struct ut_window *window, int proc_fd, int depth);
+
+static bool look_at_fd(void *argument, const char *name)
+{
+	struct search *search = argument;
+	int fd = atoi(name);
+
+	if (same_file(search->pid, fd, search->window->uffd))
+		close_there(search->window, search->pid, search->proc_fd, fd);
+	return true;
+}
+
+static void look_at_child(const struct ut_window *window, pid_t pid, int depth)
+{
+	char path[32];
+	struct search search = {.window = window, .pid = pid};
+
+	snprintf(path, sizeof(path), "/proc/%d", pid);
+	search.proc_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	if (search.proc_fd < 0)
+		return;
+	ut_list(search.proc_fd, "fd", look_at_fd, &search);
+	if (depth < DEPTH)
+		look_at_children(window, search.proc_fd, depth + 1);
+	close(search.proc_fd);
+}
+
+/* proc_tid_children(5): those that this thread has started, in one line. */
+static bool look_at_thread(void *argument, const char *name)
+{
+	struct search *search = argument;
+	char path[64], text[4096], *at = text;
+
+	snprintf(path, sizeof(path), "task/%s/children", name);
+	if (ut_read_file(search->proc_fd, path, text, sizeof(text)) <= 0)
+		return true;
+	for (long pid; (pid = strtol(at, &at, 10)) > 0;)
+		look_at_child(search->window, (pid_t)pid, search->depth);
+	return true;
+}
+
+static void look_at_children(const struct ut_window *window, int proc_fd, int depth)
+{
+	struct search search = {.window = window, .depth = depth, .proc_fd = proc_fd};
+
+	ut_list(proc_fd, "task", look_at_thread, &search);
+}
+
+void ut_strays(const struct ut_window *window, uint64_t forks_before)
+{
+	if (window->uffd >= 0 && ut_forks() != forks_before)
+		look_at_children(window, window->args->proc_fd, 0);
+}

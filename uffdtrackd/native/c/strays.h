@@ -1,0 +1,22 @@
+#pragma once
+/*
+ * Copies of our userfaultfd in processes that the target forked while it had one.
+ *
+ *     target  ---- userfaultfd ---- fork ---- close ----
+ *                                    '--> child: has it still
+ *
+ * Only one thread of the target is stopped, so another may fork just then. Such a copy
+ * would keep the target's memory registered after the tracker's end, and it is a
+ * descriptor that the child never opened. execve() closes it; in a child that does not
+ * exec we close it, by the same means as everything else.
+ */
+#include <stdint.h>
+
+#include "c/window.h"
+
+/* Forks on this machine so far (proc_stat(5)): if there was none, nothing needs a look.
+ */
+uint64_t ut_forks(void);
+
+/* After the window was closed: finds such copies and closes them there. Best effort. */
+void ut_strays(const struct ut_window *window, uint64_t forks_before);
