@@ -105,6 +105,17 @@ def test_all_calls_at_once(spawn: Spawn, stop: Callable[[int], None]) -> None:
     target.finish()
 
 
+@way
+def test_threads_with_children(spawn: Spawn, stop: Callable[[int], None]) -> None:
+    """A child that ends while its parent is stopped wakes some other thread of the process."""
+    target = spawn("eintr", "epoll_wait", "wait4", "waitid", "recv", "accept", "sigtimedwait")
+    for _ in range(15):
+        for _ in range(15):
+            stop(target.pid)
+        counts(target)
+    target.finish()
+
+
 @pytest.fixture
 def storm() -> Iterator[Callable[[int, int], None]]:
     """storm(pid, signal) sends it again and again until the test ends."""

@@ -15,11 +15,19 @@
 #include "c/eintr.h"
 #include "c/listing.h"
 
-/* The state letter of /proc/TID/stat: after the name, which may itself hold blanks and
- * ')'. */
+/* include/linux/sched.h: threads of the kernel in a process (io_uring, vhost). */
+#define PF_IO_WORKER   0x00000010
+#define PF_USER_WORKER 0x00004000
+
+/*
+ * The state letter of /proc/TID/stat: after the name, which may itself hold blanks and
+ * ')'. A worker of the kernel never returns to user mode, so nothing can be injected into
+ * it: 'P', as if it were parked.
+ */
 static char thread_state(int proc_fd, pid_t tid)
 {
-	char path[64], text[512];
+	char path[64], text[512], state;
+	unsigned long flags;
 
 	snprintf(path, sizeof(path), "task/%d/stat", tid);
 	if (ut_read_file(proc_fd, path, text, sizeof(text)) <= 0)
@@ -27,7 +35,10 @@ static char thread_state(int proc_fd, pid_t tid)
 
 	const char *end = strrchr(text, ')');
 
-	return end && end[1] == ' ' ? end[2] : 'X';
+	/* The state is the third field, the flags are the ninth. */
+	if (!end || sscanf(end + 1, " %c %*d %*d %*d %*d %*d %lu", &state, &flags) != 2)
+		return 'X';
+	return flags & (PF_IO_WORKER | PF_USER_WORKER) ? 'P' : state;
 }
 
 /*
@@ -122,7 +133,7 @@ enum ut_choice ut_choose_class(int proc_fd, pid_t tid)
 	case 'x':
 		return UT_CHOICE_DEAD;
 	case 'D': /* cannot be interrupted; the parent of a vfork is one as well */
-	case 'P': /* parked: a kernel thread's state */
+	case 'P': /* a worker of the kernel */
 	case 't': /* somebody else traces it */
 		return UT_CHOICE_UNREACHABLE;
 	}
@@ -151,29 +162,68 @@ enum ut_choice ut_choose_class(int proc_fd, pid_t tid)
 	return UT_CHOICE_UNKNOWN;
 }
 
+/*
+ * A stop of one thread can disturb another. A signal that the program ignores is not
+ * dropped when it is meant for a traced thread (sig_ignored() in kernel/signal.c), and
+ * while that one is stopped the kernel wakes any other of its process for it: from
+ * epoll_wait() and its like that one returns with EINTR. SIGCHLD is meant for the thread
+ * that made the child, and kill(2) means the leader. Such threads come after others.
+ */
+enum penalty {
+	PENALTY_LEADER = 4,
+	PENALTY_PARENT = 8,
+	PENALTY_CHOICE = 16, /* a class from UNKNOWN on: worse than all this */
+};
+
+static int cost(enum ut_choice choice, bool leader, bool parent)
+{
+	if (choice > UT_CHOICE_RERUN)
+		return PENALTY_CHOICE * (int)choice;
+	return (int)choice + (leader ? PENALTY_LEADER : 0) +
+	       (parent ? PENALTY_PARENT : 0);
+}
+
 struct best {
 	int proc_fd;
+	pid_t leader;
 	pid_t tid; /* 0: none seen yet */
 	enum ut_choice choice;
+	int cost;
 };
+
+/* Its children live; false where the kernel does not tell (CONFIG_PROC_CHILDREN). */
+static bool is_parent(int proc_fd, pid_t tid)
+{
+	char path[64], text[16];
+
+	snprintf(path, sizeof(path), "task/%d/children", tid);
+	return ut_read_file(proc_fd, path, text, sizeof(text)) > 0;
+}
 
 static bool look(void *argument, const char *name)
 {
 	struct best *best = argument;
 	pid_t tid = (pid_t)atoi(name);
 	enum ut_choice choice = ut_choose_class(best->proc_fd, tid);
+	bool leader = tid == best->leader;
 
-	if (!best->tid || choice < best->choice) {
-		best->tid = tid;
-		best->choice = choice;
+	/* Most are no better even if they have no children: one file less to read. */
+	if (!best->tid || cost(choice, leader, false) < best->cost) {
+		int now = cost(choice, leader, is_parent(best->proc_fd, tid));
+
+		if (!best->tid || now < best->cost) {
+			best->tid = tid;
+			best->choice = choice;
+			best->cost = now;
+		}
 	}
 	/* Nothing is better: a process may have thousands of threads. */
-	return best->choice != UT_CHOICE_RUNNING;
+	return best->cost > 0;
 }
 
-int ut_choose(int proc_fd, pid_t *tid, struct ut_error *error)
+int ut_choose(int proc_fd, pid_t pid, pid_t *tid, struct ut_error *error)
 {
-	struct best best = {.proc_fd = proc_fd};
+	struct best best = {.proc_fd = proc_fd, .leader = pid};
 
 	/* ENOENT: /proc/PID/task of a process that is gone. */
 	if (ut_list(proc_fd, "task", look, &best) && errno != ENOENT)

@@ -21,10 +21,10 @@ enum ut_choice {
 };
 
 /*
- * The best thread of the process whose /proc/PID is proc_fd: its class, and *tid. A class
- * from CUT_SHORT on means: not now. -1 with ESRCH if no thread is alive.
+ * The best thread of the process pid, whose /proc/PID is proc_fd: its class, and *tid. A
+ * class from CUT_SHORT on means: not now. -1 with ESRCH if no thread is alive.
  */
-int ut_choose(int proc_fd, pid_t *tid, struct ut_error *error);
+int ut_choose(int proc_fd, pid_t pid, pid_t *tid, struct ut_error *error);
 
 /* The class of one thread, UT_CHOICE_DEAD if it is gone. */
 enum ut_choice ut_choose_class(int proc_fd, pid_t tid);

@@ -53,8 +53,8 @@ static int choose(struct ut_window *window, struct ut_error *error)
 			class = (int)ut_choose_class(window->args->proc_fd,
 			                             window->args->tid);
 		} else {
-			class = ut_choose(window->args->proc_fd, &window->remote.tid,
-			                  error);
+			class = ut_choose(window->args->proc_fd, window->args->pid,
+			                  &window->remote.tid, error);
 		}
 		if (class == UT_CHOICE_DEAD)
 			class = ut_fail(error, "find a thread", ESRCH, window->remote.tid,
