@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -61,22 +60,6 @@ def test_shared_memory_written_through_its_file(spawn: Spawn) -> None:
 
 def test_shared_memory_mapped_twice(spawn: Spawn) -> None:
     judge(spawn("shmem", SEED, "wwwrefa"))
-
-
-@pytest.fixture
-def huge_pages() -> Iterator[None]:
-    """At least 12 free huge pages of 2 MiB; the setting is put back."""
-    setting = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
-    if not setting.exists():
-        pytest.skip("this kernel has no huge pages of 2 MiB")
-    before = int(setting.read_text())
-    try:
-        setting.write_text(str(before + 12))
-        if int(setting.read_text()) < before + 12:
-            pytest.skip("12 huge pages of 2 MiB cannot be had here: memory is too fragmented")
-        yield
-    finally:
-        setting.write_text(str(before))
 
 
 def test_hugetlb_private(spawn: Spawn, huge_pages: None) -> None:

@@ -9,6 +9,7 @@ else can happen to the object, and what it takes to notice:
     write(2) to it                       mtime too (inode(7))
     another mapping writes, here or      nobody can notice: all of it is dirty every time
       in another process
+    a hole is punched in huge pages      the same: hugetlbfs moves no mtime, tells no holes
 
 So an object is trusted (`async`) only as long as nobody but one mapping of the target can write
 it: no second mapping, no descriptor, in no process. Once doubted it stays `always`. The look
@@ -58,12 +59,15 @@ class SharedMemory:
         self._doubted: dict[Key, str] = {}
         self._stamps: dict[Key, tuple[int, int, int] | None] = {}
 
-    def set_regions(self, vmas: Sequence[Vma]) -> None:
-        """The regions of the layout as it is now."""
+    def set_regions(self, vmas: Sequence[Vma], huge: Sequence[Vma] = ()) -> None:
+        """The regions of the layout as it is now. huge: those of them in huge pages (hugetlb)."""
         self._vmas = vmas
         keys = {_key(vma) for vma in vmas}
         self._doubted = {key: why for key, why in self._doubted.items() if key in keys}
         self._stamps = {key: stamp for key, stamp in self._stamps.items() if key in keys}
+        # fs/hugetlbfs/inode.c: punching a hole leaves mtime alone, and a hole that is read again
+        # has as many blocks as before.
+        self._doubted.update((_key(vma), "huge pages whose holes leave no trace") for vma in huge)
 
     def reason(self, vma: Vma) -> str:
         """Why a region is `always`; "" if it is tracked."""

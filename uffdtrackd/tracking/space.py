@@ -46,12 +46,15 @@ class Space:
         self.always_if_populated = [u for u in always if not u.whole]
         self.huge: list[tuple[Vma, int]] = []
         self.shared_regions: list[Vma] = []
+        self.shared_huge: list[Vma] = []  # a part of shared_regions
         files: list[tuple[int, int]] = []
         for vma in layout.special():
             if vma.start in self.untracked:
                 continue
             if vma.flags & SHARED:
                 self.shared_regions.append(vma)
+                if self._size_at(layout, vma) > page_size:
+                    self.shared_huge.append(vma)
             elif (size := self._size_at(layout, vma)) > page_size:
                 self.huge.append((vma, size))
             elif vma.inode:

@@ -67,6 +67,8 @@ class Tracker:
         self._none = PageSet(page_size)
         scan.enable_async(uffd)
         limit = scan.limit(pagemap)
+        # maps ends with [vsyscall], which is of no address space and no scan may touch.
+        self._scannable = PageSet.from_ranges([(0, limit)], page_size)
         self._maps = os.open(f"/proc/{tid}/maps", os.O_RDONLY | os.O_CLOEXEC)
         self._mem = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         self._layout = Layout(self._maps)
@@ -187,7 +189,7 @@ class Tracker:
         self._collector.exclude(space.excluded.runs)
         self._collector.shared(space.shared.runs)
         self._collector.forget((before - space.mapped).runs)
-        self._shared.set_regions(space.shared_regions)
+        self._shared.set_regions(space.shared_regions, space.shared_huge)
         return space
 
     def _populated(self, where: PageSet, space: Space) -> PageSet:
@@ -199,7 +201,7 @@ class Tracker:
         found = self._none
         files: list[tuple[int, int]] = []
         own: list[tuple[int, int]] = []
-        for start, end in where & space.mapped - space.excluded:
+        for start, end in where & self._scannable & space.mapped - space.excluded:
             for first, last, categories in scan.get(
                 self._pagemap,
                 start,
