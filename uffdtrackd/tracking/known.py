@@ -8,32 +8,20 @@ from ..model.pageset import PageSet
 class Known:
     """A growing set of pages, cheap to add to.
 
-    Most iterations add pages that are in it already, and only some need to look at it: what
-    was added is merged when somebody looks.
+    Most iterations add pages that are in it already. To find that out is far cheaper than a
+    union, whose result would be as large as both; and a set that nobody keeps can give its memory
+    to the next one.
     """
 
-    # Merging costs as much as the set is large: not at every iteration, but before a crowd waits.
-    _MOST_WAITING = 16
-
     def __init__(self, page_size: int) -> None:
-        self._pages = PageSet(page_size)
-        self._waiting: list[PageSet] = []
+        self.pages = PageSet(page_size)
 
     def __bool__(self) -> bool:
-        return bool(self._pages) or bool(self._waiting)
-
-    @property
-    def pages(self) -> PageSet:
-        for pages in self._waiting:
-            self._pages |= pages
-        self._waiting.clear()
-        return self._pages
+        return bool(self.pages)
 
     def update(self, dirty: PageSet, discarded: PageSet) -> None:
         """Adds dirty, then takes discarded away; the two do not meet."""
-        if dirty:
-            self._waiting.append(dirty)
+        if fresh := dirty - self.pages:
+            self.pages |= fresh
         if discarded:
-            self._pages = self.pages - discarded
-        elif len(self._waiting) > self._MOST_WAITING:
-            _ = self.pages
+            self.pages -= discarded

@@ -338,24 +338,3 @@ uint64_t ut_runs_from_bitmap(const uint8_t *bitmap, uint64_t words, uint64_t pag
 	}
 	return borders / 2;
 }
-
-uint64_t *ut_runs_alloc(uint64_t n)
-{
-	uint64_t bytes;
-
-	if (__builtin_mul_overflow(n, 2 * sizeof(uint64_t), &bytes))
-		return NULL;
-	return malloc(bytes ? bytes : 1);
-}
-
-uint64_t *ut_runs_shrink(uint64_t *runs, uint64_t n)
-{
-	uint64_t *smaller = realloc(runs, n ? n * 2 * sizeof(*runs) : 1);
-
-	return smaller ? smaller : runs;
-}
-
-void ut_runs_free(uint64_t *runs)
-{
-	free(runs);
-}
