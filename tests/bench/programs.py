@@ -9,6 +9,10 @@ pipe between us is in none of the numbers.
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,18 +21,34 @@ from tests import victim
 
 FOLDER = Path(__file__).resolve().parent
 MIB = 1 << 20
+CPUS = sorted(os.sched_getaffinity(0))
 PAGE = 4096
+
+
+@contextmanager
+def on_cpu(cpu: int) -> Iterator[None]:
+    """Threads and processes made in the block stay on one CPU."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 class Program:
     """A started program of this folder; `with` it. `numbers` are those of its first line.
 
+    It stays on one CPU: the last one, where run.py is too, unless said otherwise. The page tables
+    of a target are in the caches of the CPU that it ran on; whether a scan runs there or elsewhere
+    is worth more than what is compared here.
     Raises tests.victim.VictimFailed if it dies or stays silent.
     """
 
-    def __init__(self, name: str, *args: object) -> None:
+    def __init__(self, name: str, *args: object, cpu: int = CPUS[-1]) -> None:
         path = victim.build(name, ("-O2",), FOLDER)
-        self._process = victim.Victim([str(path), *map(str, args)], ready="")
+        with on_cpu(cpu):
+            self._process = victim.Victim([str(path), *map(str, args)], ready="")
         try:
             self.numbers = self._parse("ready", self._process.line())
         except BaseException:
@@ -66,10 +86,14 @@ class Program:
 
 
 class Target(Program):
-    """victim.c: `pid`, the arena `start`..`end` in bytes, its number of `pages`."""
+    """victim.c: `pid`, `threads`, the arena `start`..`end` in bytes, its number of `pages`.
+
+    It has the first CPU to itself.
+    """
 
     def __init__(self, mib: int, *, regions: int = 0, threads: int = 1) -> None:
-        super().__init__("victim", mib, regions, threads)
+        super().__init__("victim", mib, regions, threads, cpu=CPUS[0])
+        self.threads = threads
         self.pid, self.site, self.start, self.end, *self._regions = self.numbers
         self.pages = (self.end - self.start) // PAGE
         self._seed = 0
@@ -83,9 +107,12 @@ class Target(Program):
         """Write every page in order; ns it took."""
         return self.ask("touch")[0]
 
-    def spin(self, milliseconds: int) -> None:
-        """Start running in user mode; answer() then gives the longest gap it saw, in ns."""
-        self.send(f"spin {milliseconds}")
+    def busy(self, how: str, milliseconds: int) -> None:
+        """Start "spin", "write" or "map"; answer() then gives the longest gap it saw, in ns."""
+        # From whoever has 95 % of a CPU in real time the kernel takes it away for a while
+        # (sched_rt_runtime_us, sched(7)): leave it some.
+        time.sleep(milliseconds / 4000)
+        self.send(f"{how} {milliseconds}")
         state = Path(f"/proc/{self.pid}/stat")
         while state.read_text().rpartition(")")[2].split()[0] != "R":
             pass

@@ -61,16 +61,16 @@ def busy(target: Target, stopper: Program, rounds: int) -> Iterator[Row]:
     """The thread runs in user mode all the time and times its own stop."""
 
     def alone() -> float:
-        target.spin(SPIN_MS)
+        target.busy("spin", SPIN_MS)
         return target.answer()[0]
 
     def bare() -> float:
-        target.spin(SPIN_MS)
+        target.busy("spin", SPIN_MS)
         stopper.ask("attach")
         return target.answer()[0]
 
     def ours() -> float:
-        target.spin(SPIN_MS)
+        target.busy("spin", SPIN_MS)
         with uffdtrackd.attach(target.pid):
             return target.answer()[0]
 
@@ -85,6 +85,6 @@ def rows(rounds: int, quick: bool) -> Iterator[Row]:
     for mib, threads in ((16, 1), (16, 256)) if quick else ((16, 1), (16, 256), (4096, 1)):
         with Target(mib, threads=threads) as target, target.stopper() as stopper:
             shown = f"{mib} MiB" if mib < 1024 else f"{mib >> 10} GiB"
-            yield from idle(f"{shown}, {table.threads(threads)}", target, stopper, rounds)
+            yield from idle(f"{shown}, {table.threads(target.threads)}", target, stopper, rounds)
             if (mib, threads) == (16, 1):
                 yield from busy(target, stopper, rounds)

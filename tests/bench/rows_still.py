@@ -1,60 +1,95 @@
-"""How long the target stands still for an iteration: by its own clock, not by our account.
+"""How long the target stands still: by its own clock, not by our account.
 
-    target   dirty 1 %, then reads the clock in a loop; remembers its longest gap
-    tracker  nothing | iterate() while it runs | frozen(): iterate()
+    target   does one thing again and again and reads the clock in between: its longest gap
+    tracker  nothing | iterate() | frozen(): iterate() | close()
 
-The first is the machine's own noise. The second should be no more than that: an iteration stops
-nobody. The third is the whole stop of a final iteration with nothing copied; a consumer that copies
-the pages before it thaws adds the time of its copy.
+    spin    reads the clock only: waits for the CPU, so a stop shows and nothing else does
+    write   writes pages: waits for faults as well
+    map     maps and unmaps a page: waits for the lock of its address space, which every walk of
+            the page tables holds for reading and the end of tracking holds for writing
+
+Without an iteration it is the machine's own noise: that is the reference, not a lower bound of
+anything. The final iteration is taken with nothing copied; a consumer that copies before it thaws
+adds the time of its copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uffdtrackd
 from tests.bench import table
 from tests.bench.programs import Target
-from tests.bench.sample import Row, Spread, in_turn
+from tests.bench.sample import Row, Spread, compare, in_turn
 
 MIB = 1024
-SPIN_MS = 60
-PERCENT = 1
+BUSY_MS = 60
+#: Letting go of 1 GiB takes some 40 ms.
+CLOSE_MS = 150
 
 
-def _gaps(target: Target, session: uffdtrackd.Session, rounds: int, name: str) -> Iterator[Row]:
-    count = target.pages * PERCENT // 100
+def _gap(target: Target, how: str, milliseconds: int, act: Callable[[], object]) -> float:
+    target.busy(how, milliseconds)
+    act()
+    return target.answer()[0]
 
-    def nothing() -> float:
-        target.spin(SPIN_MS)
-        return target.answer()[0]
 
-    def running() -> float:
-        target.dirty(count)
-        target.spin(SPIN_MS)
-        session.iterate()
-        return target.answer()[0]
+def _nothing() -> None:
+    pass
 
-    def frozen() -> float:
-        target.dirty(count)
-        target.spin(SPIN_MS)
+
+def _final(target: Target, session: uffdtrackd.Session, rounds: int) -> Iterator[Row]:
+    """The stop of a final iteration, 1 % dirty: it grows with the number of threads."""
+
+    def frozen() -> None:
         with session.frozen():
             session.iterate()
-        return target.answer()[0]
 
-    alone, live, final = in_turn(rounds, nothing, running, frozen)
-    us = 1e3
-    yield Row(f"still: {name}, no iteration", "us", Spread.of(alone, us), None)
-    yield Row(f"still: {name}, iterate()", "us", None, Spread.of(live, us))
-    yield Row(f"still: {name}, final iterate()", "us", None, Spread.of(final, us))
+    def final() -> float:
+        target.dirty(target.pages // 100)
+        return _gap(target, "spin", BUSY_MS, frozen)
+
+    (series,) = in_turn(rounds, final)
+    shown = table.threads(target.threads)
+    yield Row(f"still: final iterate(), {shown}", "us", None, Spread.of(series, 1e3))
+
+
+def _running(target: Target, session: uffdtrackd.Session, rounds: int) -> Iterator[Row]:
+    """What an iteration of a running target costs it in one piece, beside no iteration."""
+    for how in ("spin", "write", "map"):
+        for percent in (1, 100):
+
+            def alone(how: str = how) -> float:
+                return _gap(target, how, BUSY_MS, _nothing)
+
+            def iterate(how: str = how, percent: int = percent) -> float:
+                target.dirty(target.pages * percent // 100)
+                return _gap(target, how, BUSY_MS, session.iterate)
+
+            bare, ours = in_turn(rounds, alone, iterate)
+            yield compare(f"still: iterate(), {percent} % dirty, target {how}s", "us", bare, ours)
+
+
+def _closing(target: Target, rounds: int) -> Iterator[Row]:
+    """The kernel resets every page table entry when the userfaultfd goes, in one piece."""
+    for how in ("spin", "map"):
+
+        def close(how: str = how) -> float:
+            session = uffdtrackd.attach(target.pid)
+            session.iterate()
+            return _gap(target, how, CLOSE_MS, session.close)
+
+        (series,) = in_turn(rounds, close)
+        yield Row(f"still: close(), target {how}s", "us", None, Spread.of(series, 1e3))
 
 
 def rows(rounds: int, quick: bool) -> Iterator[Row]:
     for threads in (1, 256):
-        with (
-            Target(MIB, threads=threads) as target,
-            uffdtrackd.attach(target.pid) as session,
-        ):
-            session.iterate()
-            shown = f"1 GiB, {PERCENT} % dirty, {table.threads(threads)}"
-            yield from _gaps(target, session, rounds, shown)
+        with Target(MIB, threads=threads) as target:
+            with uffdtrackd.attach(target.pid) as session:
+                session.iterate()
+                if threads == 1:
+                    yield from _running(target, session, rounds)
+                yield from _final(target, session, rounds)
+            if threads == 1:
+                yield from _closing(target, rounds)

@@ -5,19 +5,19 @@
  * that restarts by itself.
  *
  *   victim MIB REGIONS THREADS
- *   <- "ready PID SITE START END START END"   the address of a syscall instruction, the
- * arena and the stretch of one-page mappings
- *   -> "track"                      make a userfaultfd and register everything: <- "ok
- * REFUSED"
- *   -> "dirty COUNT SEED"           write COUNT different pages in random order: <- "ok
- * NS"
- *   -> "touch"                      write every page of the arena in order:      <- "ok
- * NS"
- *   -> "spin MS"                    run in user mode, reading the clock:         <- "ok
- * GAP_NS"
+ *   <- "ready PID SITE START END START END"
+ *      SITE: address of a syscall instruction; then the arena, and the one-page mappings
  *
- * GAP_NS is the longest time between two readings: what a stop costs as the target itself
- * sees it.
+ *   track             make a userfaultfd, register everything        "ok REFUSED"
+ *   dirty COUNT SEED  write COUNT different pages in random order     "ok NS"
+ *   touch             write every page of the arena in order          "ok NS"
+ *   spin MS           read the clock for so long                      "ok GAP_NS"
+ *   write MS          the same, and write a page between any two      "ok GAP_NS"
+ *   map MS            the same, and map and unmap a page              "ok GAP_NS"
+ *
+ * GAP_NS is the longest time between two readings of the clock: what the tracker costs
+ * as the target itself sees it. "spin" waits for nothing but the CPU, "write" for faults
+ * as well, "map" for the lock of its address space.
  *
  * The permutation behind "dirty" needs no memory: a table would be dirty pages of its
  * own.
@@ -107,13 +107,36 @@ static uint64_t touch(void)
 	return now_ns() - start;
 }
 
-static uint64_t spin(uint64_t ms)
+static void nothing(void)
+{
+}
+
+static void write_page(void)
+{
+	static uint64_t page;
+
+	/* A prime: no arena is a multiple of it, so every page has its turn. */
+	page = (page + 104729) % arena_pages;
+	arena[page * PAGE]++;
+}
+
+static void map_page(void)
+{
+	void *p = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED || munmap(p, PAGE))
+		die("mmap");
+}
+
+static uint64_t longest_gap(uint64_t ms, void (*work)(void))
 {
 	uint64_t last = now_ns(), until = last + ms * 1000000, longest = 0;
 
 	while (last < until) {
-		uint64_t now = now_ns();
+		uint64_t now;
 
+		work();
+		now = now_ns();
 		if (now - last > longest)
 			longest = now - last;
 		last = now;
@@ -168,7 +191,11 @@ int main(int argc, char **argv)
 		else if (!strcmp(line, "touch\n"))
 			printf("ok %lu\n", touch());
 		else if (sscanf(line, "spin %lu", &count) == 1)
-			printf("ok %lu\n", spin(count));
+			printf("ok %lu\n", longest_gap(count, nothing));
+		else if (sscanf(line, "write %lu", &count) == 1)
+			printf("ok %lu\n", longest_gap(count, write_page));
+		else if (sscanf(line, "map %lu", &count) == 1)
+			printf("ok %lu\n", longest_gap(count, map_page));
 		else if (!strcmp(line, "track\n"))
 			printf("ok %u\n", track());
 		else
