@@ -8,6 +8,7 @@ victim `registers` watches its own.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,9 +75,12 @@ def state(pid: int, tid: int | None = None) -> str:
 
 
 def tracer(pid: int) -> int:
-    """Who traces it; the leader, or any thread."""
-    tids = os.listdir(f"/proc/{pid}/task")
-    return max(int(_status(pid, f"task/{tid}/status")["TracerPid"]) for tid in tids)
+    """Who traces any of its threads, 0 if nobody. Threads may end meanwhile."""
+    found = 0
+    for tid in os.listdir(f"/proc/{pid}/task"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found = max(found, int(_status(pid, f"task/{tid}/status")["TracerPid"]))
+    return found
 
 
 def _text(pid: int, name: str) -> str:

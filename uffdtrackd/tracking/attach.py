@@ -15,12 +15,13 @@ changing the pid, so the identity is checked once more after both are open.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
-from ..model.errors import TargetExecuted
+from ..model.errors import TargetExecuted, TimedOut
 from ..native.inject import Fault, Injection, Method, inject
 from .failure import translated
 from .identify import Identity, identify
@@ -97,34 +98,37 @@ def open_target(
         inject, deadline=deadline, kernel_faults=kernel_faults, method=method, fault=fault
     )
     with_device = kernel_faults or method is Method.PARASITE
-    for _ in range(2):
-        identity = identify(pid)
+    until = time.monotonic() + deadline
+    while True:
         try:
-            return _open(identity, how, with_device)
-        except TargetExecuted:
-            # It runs another program now, which is as good a target: once more from the start.
-            identity.close()
-        except BaseException:
-            identity.close()
-            raise
-    raise TargetExecuted(f"process {pid} keeps running exec()", pid=pid, hint="try again later")
+            return _open(pid, how, with_device)
+        except (TargetExecuted, FileNotFoundError):
+            # It runs another program now, which is as good a target; or the thread that was
+            # looked at has ended in between. Once more from the start.
+            if time.monotonic() >= until:
+                raise TimedOut(
+                    f"process {pid} runs exec() or ends threads faster than we can attach",
+                    hint="try again later",
+                    pid=pid,
+                ) from None
 
 
-def _open(identity: Identity, how: Callable[..., Injection], with_device: bool) -> Target:
-    with ExitStack() as opened, translated(identity):
-        # The directory is of one process for ever. If the pid is still the one meant after it
-        # was opened, then from here on neither can mean another.
-        proc_fd = _opened(opened, f"/proc/{identity.pid}", os.O_RDONLY | os.O_DIRECTORY)
-        identity.check()
-        device = _open_device(opened) if with_device else -1
-        with ExitStack() as kept:
-            injection = how(identity.pid, proc_fd=proc_fd, pidfd=identity.pidfd, device_fd=device)
-            kept.callback(os.close, injection.uffd)
-            pagemap = _opened(
-                kept, f"task/{identity.live_tid}/pagemap", os.O_RDONLY, dir_fd=proc_fd
-            )
+def _open(pid: int, how: Callable[..., Injection], with_device: bool) -> Target:
+    with ExitStack() as kept:
+        identity = identify(pid)
+        kept.callback(identity.close)
+        with ExitStack() as opened, translated(identity):
+            # The directory is of one process for ever. If the pid is still the one meant after
+            # it was opened, then from here on neither can mean another.
+            proc_fd = _opened(opened, f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY)
             identity.check()
-            kept.pop_all()
+            device = _open_device(opened) if with_device else -1
+            injection = how(pid, proc_fd=proc_fd, pidfd=identity.pidfd, device_fd=device)
+            kept.callback(os.close, injection.uffd)
+            name = f"task/{identity.live_tid}/pagemap"
+            pagemap = _opened(kept, name, os.O_RDONLY, dir_fd=proc_fd)
+            identity.check()
+        kept.pop_all()
         return Target(identity, injection.uffd, pagemap, injection)
 
 

@@ -65,6 +65,11 @@ uint64_t ut_regs_ip(const struct ut_regs *regs)
 	return regs->user.rip;
 }
 
+void ut_regs_set_ip(struct ut_regs *regs, uint64_t ip)
+{
+	regs->user.rip = ip;
+}
+
 void ut_regs_to_call(struct ut_regs *regs, uint64_t site, long call,
                      const uint64_t args[6])
 {

@@ -39,6 +39,7 @@ long ut_regs_call(const struct ut_regs *regs);
 long ut_regs_result(const struct ut_regs *regs);
 void ut_regs_set_result(struct ut_regs *regs, long result);
 uint64_t ut_regs_ip(const struct ut_regs *regs);
+void ut_regs_set_ip(struct ut_regs *regs, uint64_t ip);
 
 /* Makes a stopped thread enter `call` when it is resumed; site: a system call
  * instruction. */

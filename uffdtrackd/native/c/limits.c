@@ -5,37 +5,41 @@
 #include <errno.h>
 #include <stddef.h>
 
-/* What is added: descriptors, or bytes for two pages and the page tables of accounting.
- */
+/* Descriptors more than before, where the hard limit is reached as well. */
 #define MORE_FILES 64
-#define MORE_BYTES (1 << 20)
 
-static bool raise_one(struct ut_limits *limits, pid_t tid, int resource, rlim_t more,
+/*
+ * To the hard limit, which needs no privilege for a process of one's own; and beyond
+ * that, which needs CAP_SYS_RESOURCE. Without a bound where that is possible: what the
+ * process uses may be far above a limit that was lowered later.
+ */
+static bool raise_one(struct ut_limits *limits, pid_t tid, int resource,
                       struct ut_fault *fault)
 {
-	struct rlimit before, wanted;
+	struct rlimit before, wanted = {RLIM_INFINITY, RLIM_INFINITY};
 
 	if (limits->count >= UT_LIMITS_MAX)
 		return false;
 	if (ut_fault_call(fault, UT_FAULT_TRACER) ||
-	    prlimit(tid, resource, NULL, &before))
+	    prlimit(tid, resource, NULL, &before) || before.rlim_cur == RLIM_INFINITY)
 		return false;
-	if (before.rlim_cur == RLIM_INFINITY)
-		return false;
+	if (resource == RLIMIT_NOFILE) /* bounded by fs.nr_open */
+		wanted.rlim_cur = wanted.rlim_max = before.rlim_max + MORE_FILES;
 
-	wanted = before;
-	wanted.rlim_cur += more;
-	/* Beyond the hard limit only with CAP_SYS_RESOURCE: else the kernel refuses
-	 * below. */
-	if (wanted.rlim_max != RLIM_INFINITY && wanted.rlim_max < wanted.rlim_cur)
-		wanted.rlim_max = wanted.rlim_cur;
-	if (ut_fault_call(fault, UT_FAULT_TRACER) ||
-	    prlimit(tid, resource, &wanted, NULL))
-		return false;
+	/* Noted before, so that nothing is forgotten if we do not get to know how it
+	 * ended. */
 	limits->raised[limits->count].resource = resource;
 	limits->raised[limits->count].before = before;
 	limits->count++;
-	return true;
+	if (!ut_fault_call(fault, UT_FAULT_TRACER) &&
+	    !prlimit(tid, resource, &wanted, NULL))
+		return true;
+	wanted.rlim_cur = wanted.rlim_max = before.rlim_max;
+	if (before.rlim_cur < before.rlim_max && !ut_fault_call(fault, UT_FAULT_TRACER) &&
+	    !prlimit(tid, resource, &wanted, NULL))
+		return true;
+	limits->count--;
+	return false;
 }
 
 bool ut_limits_raise(struct ut_limits *limits, pid_t tid, int err, struct ut_fault *fault)
@@ -44,14 +48,14 @@ bool ut_limits_raise(struct ut_limits *limits, pid_t tid, int err, struct ut_fau
 
 	switch (err) {
 	case EMFILE:
-		raised |= raise_one(limits, tid, RLIMIT_NOFILE, MORE_FILES, fault);
+		raised |= raise_one(limits, tid, RLIMIT_NOFILE, fault);
 		break;
 	case ENOMEM: /* the address space, or the writable part of it */
-		raised |= raise_one(limits, tid, RLIMIT_AS, MORE_BYTES, fault);
-		raised |= raise_one(limits, tid, RLIMIT_DATA, MORE_BYTES, fault);
+		raised |= raise_one(limits, tid, RLIMIT_AS, fault);
+		raised |= raise_one(limits, tid, RLIMIT_DATA, fault);
 		break;
 	case EAGAIN: /* after mlockall(MCL_FUTURE) new mappings are locked */
-		raised |= raise_one(limits, tid, RLIMIT_MEMLOCK, MORE_BYTES, fault);
+		raised |= raise_one(limits, tid, RLIMIT_MEMLOCK, fault);
 		break;
 	}
 	return raised;

@@ -197,15 +197,20 @@ int ut_prepare(struct ut_window *window, struct ut_error *error)
 
 	window->mem = open_proc(window, "mem", O_RDWR);
 	if (window->mem < 0)
-		return ut_fail(error, "open /proc/PID/mem", errno, window->remote.tid, 0,
-		               0);
+		/* ENOENT: the thread has ended. */
+		return ut_fail(error, "open /proc/PID/mem",
+		               errno == ENOENT ? ESRCH : errno, window->remote.tid, 0, 0);
 
 	window->remote.site = site_in_vdso(window);
 	if (!window->remote.site)
 		window->remote.site = site_in_maps(window);
-	if (!window->remote.site)
-		return ut_fail(error, "find a system call instruction", ENOEXEC,
-		               window->remote.tid, 0, 0);
+	if (!window->remote.site) {
+		bool ended = ut_choose_class(window->args->proc_fd, window->remote.tid) ==
+		             UT_CHOICE_DEAD;
+
+		return ut_fail(error, "find a system call instruction",
+		               ended ? ESRCH : ENOEXEC, window->remote.tid, 0, 0);
+	}
 
 	if (open_pidfd(window, error))
 		return -1;

@@ -60,11 +60,18 @@ void ut_stop_read(pid_t tid, int status, struct ut_stop *stop)
 	}
 }
 
+/*
+ * Not every end of a tracee comes with a SIGCHLD: when another thread runs execve(), a
+ * traced leader is taken away silently (de_thread() in fs/exec.c only wakes a blocked
+ * wait4), and the next waitpid says ECHILD. So no sleep is longer than this.
+ */
+#define LOOK_NS 10000000
+
 /* Until a SIGCHLD is there to take or time is over; may return early, the caller looks
  * again. */
 static void sleep_for_child(uint64_t now, uint64_t deadline_ns)
 {
-	uint64_t left = deadline_ns - now;
+	uint64_t left = deadline_ns - now < LOOK_NS ? deadline_ns - now : LOOK_NS;
 	struct timespec timeout = {(time_t)(left / 1000000000),
 	                           (long)(left % 1000000000)};
 	sigset_t child;

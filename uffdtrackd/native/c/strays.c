@@ -7,7 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "c/listing.h"
@@ -114,8 +116,30 @@ static void look_at_children(const struct ut_window *window, int proc_fd, int de
 	ut_list(proc_fd, "task", look_at_thread, &search);
 }
 
+/* Only one of several threads can have forked: the one that we used was stopped. */
+static bool has_threads(const struct ut_window *window)
+{
+	struct stat task;
+
+	/* The number of links of /proc/PID/task is 2 and one for each thread. */
+	return fstatat(window->args->proc_fd, "task", &task, 0) || task.st_nlink > 3;
+}
+
 void ut_strays(const struct ut_window *window, uint64_t forks_before)
 {
-	if (window->uffd >= 0 && ut_forks() != forks_before)
+	struct timespec pause = {0, 1000000};
+	char byte;
+
+	if (window->uffd < 0 || !has_threads(window))
+		return;
+	/*
+	 * A fork copies the descriptors first, then the memory, and only then does the
+	 * child show. It holds the lock of the memory while it copies that, for a long
+	 * time if it is large: so does this read wait. What is left of the fork is short.
+	 */
+	if (pread(window->mem, &byte, 1, (off_t)window->remote.site) < 0)
+		return;
+	nanosleep(&pause, NULL);
+	if (ut_forks() != forks_before)
 		look_at_children(window, window->args->proc_fd, 0);
 }

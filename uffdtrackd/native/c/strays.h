@@ -18,5 +18,9 @@
  */
 uint64_t ut_forks(void);
 
-/* After the window was closed: finds such copies and closes them there. Best effort. */
+/*
+ * After the window was closed: finds such copies and closes them there. Best effort: a
+ * fork that was delayed by more than a millisecond after the copy of its page tables is
+ * not seen.
+ */
 void ut_strays(const struct ut_window *window, uint64_t forks_before);

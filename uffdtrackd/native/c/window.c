@@ -4,7 +4,6 @@
 
 #include <errno.h>
 #include <signal.h>
-#include <sched.h>
 #include <stdio.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -91,50 +90,41 @@ static int seize(struct ut_window *window, struct ut_error *error)
 	return 0;
 }
 
-/* Is the thread inside a restartable sequence (rseq(2))? */
-static bool in_rseq_section(struct ut_window *window)
+/*
+ * A thread inside a restartable sequence (rseq(2)) is sent to the abort handler of that
+ * sequence when it is resumed after a preemption, and it was preempted by our stop. But
+ * the kernel looks when the thread next enters user mode, and that would be in code of
+ * ours: it would find it outside the sequence, forget that, and let the rest of it run
+ * later without the atomicity that it counts on. So the move to the abort handler is made
+ * here, with the checks that the kernel makes (kernel/rseq.c); what fails them is left to
+ * the kernel.
+ */
+static void abort_sequence(struct ut_window *window)
 {
+	struct ut_remote *remote = &window->remote;
 	struct rseq_configuration rseq = {0};
 	struct rseq_section section;
 	uint64_t pointer = 0;
-	uint64_t ip = ut_regs_ip(&window->remote.regs);
+	uint32_t signature;
 
-	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, window->remote.tid, sizeof(rseq),
-	           &rseq) < 0 ||
+	/* Before Linux 5.13 nobody can know. */
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, remote->tid, sizeof(rseq), &rseq) < 0 ||
 	    !rseq.area)
-		return false;
+		return;
 	if (pread(window->mem, &pointer, sizeof(pointer),
 	          (off_t)(rseq.area + RSEQ_CS_OFFSET)) != sizeof(pointer) ||
 	    !pointer ||
 	    pread(window->mem, &section, sizeof(section), (off_t)pointer) !=
 	            sizeof(section))
-		return false;
-	return ip - section.start < section.length;
-}
-
-/*
- * Stops the thread outside any restartable sequence: code of ours that ran in the middle
- * of one would make the kernel forget it, and the rest of it would then run on without
- * the atomicity that it counts on. Resumed, the thread is sent to the abort handler by
- * the kernel, because it was preempted; that may take a moment, so look again.
- */
-static int stop(struct ut_window *window, struct ut_error *error)
-{
-	struct ut_remote *remote = &window->remote;
-
-	for (;;) {
-		if (ut_remote_stop(remote, remote->deadline_ns, error) ||
-		    ut_remote_get(remote, &remote->regs, error))
-			return -1;
-		if (!in_rseq_section(window))
-			return 0;
-		if (ut_now_ns() >= remote->deadline_ns)
-			return ut_fail(error, "leave a restartable sequence", ETIMEDOUT,
-			               remote->tid, 0, 0);
-		if (ut_remote_resume(remote, PTRACE_CONT, error))
-			return -1;
-		sched_yield();
-	}
+		return;
+	if (section.version ||
+	    ut_regs_ip(&remote->regs) - section.start >= section.length ||
+	    section.abort - section.start < section.length ||
+	    pread(window->mem, &signature, sizeof(signature),
+	          (off_t)(section.abort - sizeof(signature))) != sizeof(signature) ||
+	    signature != rseq.signature)
+		return;
+	ut_regs_set_ip(&remote->regs, section.abort);
 }
 
 /* Calls of ours must not be turned into SIGSYS by syscall user dispatch (Wine uses it).
@@ -167,10 +157,12 @@ int ut_window_open(struct ut_window *window, struct ut_error *error)
 	ut_fault_point(&window->fault, UT_POINT_SEIZED);
 
 	window->began_ns = ut_now_ns();
-	if (stop(window, error))
+	if (ut_remote_stop(remote, remote->deadline_ns, error) ||
+	    ut_remote_get(remote, &remote->regs, error))
 		return -1;
 	if (!ut_regs_native(&remote->regs))
 		return ut_fail(error, "64-bit registers", ENOEXEC, remote->tid, 0, 0);
+	abort_sequence(window);
 	ut_fault_point(&window->fault, UT_POINT_STOPPED);
 
 	if (suspend_dispatch(window, error) || ut_remote_block(remote, error))
