@@ -57,6 +57,9 @@ def build(name: str, cflags: Sequence[str] = (), folder: Path = TARGETS) -> Path
             made = Path(scratch) / name
             # Flags after the source too: libraries (-lrt) must come behind it.
             subprocess.run([CC, *CFLAGS, str(source), "-o", str(made), *cflags], check=True)
+            # Written back now: a page of a new program counts as Private_Dirty until it is.
+            with made.open("rb") as file:
+                os.fsync(file.fileno())
             made.rename(program)
     return program
 

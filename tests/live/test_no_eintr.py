@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -159,9 +160,22 @@ def test_ignored_signals(
     assert single.finish() == ["ok"]
 
 
-def test_its_own_signal_while_frozen(spawn: Spawn) -> None:
-    target = spawn("handler")
+def wait_for_epoll(target: Victim) -> None:
+    """Until its only thread is blocked: before that a signal would not end a call."""
+    limit = time.monotonic() + 30
+    while Path(f"/proc/{target.pid}/stat").read_text().rsplit(") ", 1)[1][0] != "S":
+        assert time.monotonic() < limit
+        os.sched_yield()
+
+
+kinds = pytest.mark.parametrize("kind", ["plain", "masked"])
+
+
+@kinds
+def test_its_own_signal_while_frozen(spawn: Spawn, kind: str) -> None:
+    target = spawn("handler", kind)
     for _ in range(50):
+        wait_for_epoll(target)
         with freeze([target.pid]):
             os.kill(target.pid, signal.SIGUSR1)
         assert target.line() == "EINTR 1"
@@ -169,10 +183,12 @@ def test_its_own_signal_while_frozen(spawn: Spawn) -> None:
 
 
 @way
-def test_its_own_signals_at_any_time(spawn: Spawn, stop: Callable[[int], None]) -> None:
+@kinds
+def test_its_own_signals_at_any_time(spawn: Spawn, kind: str, stop: Callable[[int], None]) -> None:
     """Sent from another thread while the target is being stopped and let go."""
-    target = spawn("handler")
+    target = spawn("handler", kind)
     for _ in range(50):
+        wait_for_epoll(target)
         thread = threading.Thread(target=os.kill, args=(target.pid, signal.SIGUSR1))
         thread.start()
         stop(target.pid)
@@ -218,6 +234,7 @@ def test_handler_runs_though_the_holder_is_killed(spawn: Spawn) -> None:
     calls = spawn("eintr", "epoll_wait", "sigtimedwait", "semtimedop", "recv", "io_getevents")
     now = counts(calls)
     for round_ in range(20):
+        wait_for_epoll(target)
         held, held_calls = freeze([target.pid]), freeze([calls.pid])
         if round_ % 2:
             os.kill(target.pid, signal.SIGUSR1)

@@ -21,11 +21,12 @@
 enum { MOST = 4096 };
 
 static volatile uint64_t counters[MOST];
-static _Atomic int stop, running;
+static _Atomic int stop, running, started;
 static long number;
 
 static void *spin(void *counter)
 {
+	started++;
 	while (!stop)
 		++*(volatile uint64_t *)counter;
 	return NULL;
@@ -33,6 +34,7 @@ static void *spin(void *counter)
 
 static void *rest(void *lock)
 {
+	started++;
 	pthread_mutex_lock(lock);
 	pthread_mutex_unlock(lock);
 	return NULL;
@@ -121,6 +123,9 @@ int main(int argc, char **argv)
 	} else {
 		victim_fail("crowd: no kind %s", kind);
 	}
+	/* A thread that is being born has all signals blocked. */
+	while (strcmp(kind, "bomb") && started < number)
+		sched_yield();
 	victim_ready();
 	for (char *command; (command = victim_command());)
 		victim_say("%lx %ld", (unsigned long)counters, number);

@@ -1,6 +1,7 @@
 /*
- * One thread in epoll_wait() that must be told of its signals: each EINTR and each queued
- * signal is one line, and nothing else is.
+ * One thread in epoll_wait() that must be told of its signals: each EINTR is one line,
+ * and nothing else is. With the argument "masked" it is epoll_pwait() and signals come
+ * only then.
  *
  *   SIGUSR1     has a handler: "EINTR N", N handlers run so far
  *   SIGRTMIN    queued with a value: "EINTR ..." too; "values" answers how many came, and
@@ -21,12 +22,18 @@ static void on_signal(int signal, siginfo_t *info, void *context)
 		disorder++;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+	int masked = argc > 1 && !strcmp(argv[1], "masked");
+	sigset_t none, all;
 	struct sigaction action = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO};
 	struct epoll_event event = {.events = EPOLLIN};
 	int epoll = epoll_create1(EPOLL_CLOEXEC);
 
+	sigemptyset(&none);
+	sigfillset(&all);
+	if (masked)
+		sigprocmask(SIG_BLOCK, &all, NULL);
 	sigaction(SIGUSR1, &action, NULL);
 	sigaction(SIGRTMIN, &action, NULL);
 	epoll_ctl(epoll, EPOLL_CTL_ADD, 0, &event);
@@ -35,7 +42,8 @@ int main(void)
 	victim_ready();
 	for (;;) {
 		int before = handled;
-		int got = epoll_wait(epoll, &event, 1, -1);
+		int got = masked ? epoll_pwait(epoll, &event, 1, -1, &none)
+		                 : epoll_wait(epoll, &event, 1, -1);
 
 		if (got < 0 && errno == EINTR) {
 			victim_say("EINTR %d", handled - before);

@@ -5,7 +5,8 @@
  *   nodump       prctl(PR_SET_DUMPABLE, 0)
  *   strict       seccomp strict mode: any call but read, write, _exit kills it
  *   filter       a seccomp filter that allows everything but mmap and userfaultfd
- *   fds          RLIMIT_NOFILE reached      space   RLIMIT_AS reached
+ *   fds          the soft RLIMIT_NOFILE reached; hard-fds: the hard one too
+ *   space        RLIMIT_AS reached
  *   vfork        a thread waits in vfork() for a child that does not exec: state D
  *
  * "where" answers with the id of the thread that serves the commands.
@@ -78,9 +79,9 @@ static void filter(void)
 		victim_fail("seccomp: %s", strerror(errno));
 }
 
-static void fill_fds(void)
+static void fill_fds(rlim_t most)
 {
-	struct rlimit limit = {64, 64};
+	struct rlimit limit = {64, most};
 
 	if (setrlimit(RLIMIT_NOFILE, &limit))
 		victim_fail("setrlimit: %s", strerror(errno));
@@ -92,7 +93,7 @@ static void fill_fds(void)
 
 static void fill_space(void)
 {
-	struct rlimit limit = {0, 0};
+	struct rlimit limit = {0, RLIM_INFINITY};
 
 	if (setrlimit(RLIMIT_AS, &limit))
 		victim_fail("setrlimit: %s", strerror(errno));
@@ -149,8 +150,8 @@ int main(int argc, char **argv)
 		prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT);
 	} else if (!strcmp(kind, "filter")) {
 		filter();
-	} else if (!strcmp(kind, "fds")) {
-		fill_fds();
+	} else if (!strcmp(kind, "fds") || !strcmp(kind, "hard-fds")) {
+		fill_fds(*kind == 'h' ? 64 : 256);
 	} else if (!strcmp(kind, "space")) {
 		fill_space();
 	} else if (!strcmp(kind, "vfork")) {

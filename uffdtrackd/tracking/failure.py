@@ -80,6 +80,12 @@ def _explain(error: OSError, step: str, identity: Identity) -> TrackError:
             hint="run `uffdtrack check` to see what this kernel can do",
             pid=pid,
         )
+    if code == errno.EMFILE and "in the target" in step:
+        return TrackError(
+            f"process {pid}: {step}: it has no file descriptor left",
+            hint=f"raise its limit, which we may not: prlimit --pid {pid} --nofile=...",
+            pid=pid,
+        )
     if code in (errno.EMFILE, errno.ENFILE):
         return TrackError(
             f"process {pid}: {step}: no file descriptor left",
