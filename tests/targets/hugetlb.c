@@ -2,7 +2,8 @@
  * Reserved huge pages (hugetlb), private or shared: a huge page that is given back reads
  * zero, but the kernel keeps its "clean" mark (private), or nobody says so (shared).
  *
- *   w   write                               r   read
+ *   w   write many pages                    r   read
+ *   o   write one page
  *   D   MADV_DONTNEED of one huge page      e   hole in the shared file
  *
  * hugetlb [SEED [OPS [private|shared]]]; the machine must have COUNT free huge pages of
@@ -34,13 +35,18 @@ static void punch(struct area *area, uint32_t page, uint32_t count)
 		drop(area, page, count, MADV_REMOVE);
 }
 
+/* So that huge pages stay empty for a while: many writes would touch them all. */
+static void write_one(struct area *area, uint32_t page, uint32_t count)
+{
+	(void)count;
+	write_page(area, page);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct solo_op ops[] = {
-		{'w', solo_write},
-		{'r', solo_read},
-		{'D', dontneed},
-		{'e', punch},
+		{'w', solo_write}, {'o', write_one}, {'r', solo_read},
+		{'D', dontneed},   {'e', punch},
 	};
 	struct area *area = solo_start(argc, argv, "wwwwwwwwwwwwrrDe");
 	size_t size = (size_t)MAX_PAGES * PAGE;

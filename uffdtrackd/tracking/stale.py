@@ -59,6 +59,8 @@ def _clean_range(
                 low,
                 high,
                 mask=scan.Page.WPALLOWED | scan.Page.WRITTEN,
+                # Empty huge pages (hugetlb) are never "written": they are not stale.
+                anyof=scan.Page.PRESENT | scan.Page.SWAPPED,
                 inverted=scan.Page.WRITTEN,
             )
         ]
@@ -67,6 +69,7 @@ def _clean_range(
         try:
             for first, last in stale:
                 scan.unprotect(uffd, first, last)
+            return []
         except NativeError as error:
             # ENOENT: not registered, or not mapped, any more (fs/userfaultfd.c).
             if error.errno not in (errno.ENOENT, errno.EAGAIN):
