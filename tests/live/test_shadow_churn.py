@@ -64,4 +64,4 @@ def test_mix(spawn: Spawn, name: str) -> None:
     seed = SEEDS[0]
     print(f"SEED={seed}")
     victim = spawn("churn", "-s", seed, "-t", 2, "-m", 12, "-o", MIXES[name])
-    judge(victim, amount=60, steps=20)
+    judge(victim, amount=60, steps=12)
