@@ -32,6 +32,8 @@ def identity(spawn: Spawn) -> Iterator[Identity]:
         ("PTRACE_O_SUSPEND_SECCOMP", errno.EPERM, errors.NotPermitted, "CAP_SYS_ADMIN"),
         ("userfaultfd in the target", errno.EPERM, errors.NotPermitted, "/dev/userfaultfd"),
         ("waiting for the stop", errno.ETIMEDOUT, errors.TimedOut, "unharmed"),
+        ("wait for io_uring to be idle", errno.ETIMEDOUT, errors.TimedOut, "request"),
+        ("userfaultfd in the target", errno.EMFILE, errors.TrackError, "prlimit --pid"),
         ("choosing a thread", errno.EBUSY, errors.TimedOut, "system call"),
         ("UFFDIO_REGISTER", errno.EBUSY, errors.AlreadyTracked, "another userfaultfd"),
         ("UFFDIO_API", errno.ENOSYS, errors.NotSupported, "uffdtrack check"),

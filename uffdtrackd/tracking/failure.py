@@ -141,6 +141,8 @@ def _too_slow(step: str, pid: int) -> TimedOut:
     states = Counter(stat.state for stat in procfs.thread_stats(pid) if not stat.dead)
     state = next((state for state in _WAITING if states[state]), None)
     why = f": {_WAITING[state]}" if state else ""
+    if "io_uring" in step:
+        why = ": a request of it is blocked, and a stop would end that with EINTR"
     return TimedOut(
         f"process {pid} could not be stopped in time ({step}){why}",
         hint="it runs on unharmed; try again later or with a longer deadline",
