@@ -125,10 +125,11 @@ INLINE int receive_device(struct parasite *self, struct parasite_message *messag
 	 * this. */
 	if (header.msg_flags & MSG_CTRUNC)
 		return failed(message, PARASITE_STEP_RECEIVE, -EMFILE);
-	if (message->word != PARASITE_DEVICE ||
-	    header.msg_controllen < CMSG_LEN(sizeof(int32_t)))
+	/* Whatever came is ours to close. */
+	if (header.msg_controllen >= CMSG_LEN(sizeof(int32_t)))
+		self->device = *(int32_t *)CMSG_DATA(&control.header);
+	if (message->word != PARASITE_DEVICE || self->device < 0)
 		return failed(message, PARASITE_STEP_RECEIVE, -EPROTO);
-	self->device = *(int32_t *)CMSG_DATA(&control.header);
 	return 0;
 }
 
