@@ -13,6 +13,7 @@ allocates one.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -90,7 +91,11 @@ def _compare_vma(
 ) -> Iterator[Difference]:
     backing = -1
     if vma.file and vma.label != "/secretmem (deleted)":
-        backing = procfs.open_backing(pid, vma)
+        try:
+            backing = procfs.open_backing(pid, vma)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # a ring: there is nothing behind it to be read
+                raise
     try:
         for start in range(vma.start, vma.end, PIECE):
             end = min(start + PIECE, vma.end)

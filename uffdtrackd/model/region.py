@@ -34,7 +34,7 @@ class Region:
 
     perms: as in maps, "rw-p". offset: bytes into the file. device: (major, minor).
     label: path or [name] as in maps, "" for plain anonymous memory.
-    reason: why it is `always` or `skip`, "" otherwise.
+    reason: why it, or a part of it, is `always` or `skip`; "" if it is not.
     page_size: bytes; the huge page size for hugetlb.
     """
 

@@ -18,6 +18,7 @@ from ..model.pageset import PageSet
 from ..model.region import Region, Tracking
 from ..native.error import NativeError
 from ..native.layout import SHARED, Layout, Vma
+from .pinned import Pins
 from .registrar import Refused
 from .untracked import Untracked, judge, kind_of
 
@@ -35,7 +36,7 @@ class Space:
     ) -> None:
         self._page_size = page_size
         self._huge_sizes = huge_sizes
-        self._regions: tuple[dict[int, str], list[Region]] | None = None
+        self._regions: tuple[dict[int, str], Pins, list[Region]] | None = None
         self.mapped = PageSet.from_runs(layout.mapped(), page_size)
         self.text = layout.text()
         self.untracked = {r.vma.start: judge(r, mem_fd) for r in refused}
@@ -47,8 +48,10 @@ class Space:
         self.huge: list[tuple[Vma, int]] = []
         self.shared_regions: list[Vma] = []
         self.shared_huge: list[Vma] = []  # a part of shared_regions
+        self.aio = False  # whether there is a ring of asynchronous I/O (io_setup(2))
         files: list[tuple[int, int]] = []
         for vma in layout.special():
+            self.aio |= vma.name.startswith("/[aio]")
             if vma.start in self.untracked:
                 continue
             if vma.flags & SHARED:
@@ -82,17 +85,22 @@ class Space:
             self._huge_sizes[vma.device] = size
         return self._huge_sizes[vma.device]
 
-    def regions(self, tracking: Tracking, shared_reasons: dict[int, str]) -> list[Region]:
+    def regions(
+        self, tracking: Tracking, shared_reasons: dict[int, str], pins: Pins
+    ) -> list[Region]:
         """Every region, by address; the same list as long as nothing changed.
 
         tracking: of what the backend tracks. shared_reasons: by start of a shared region, why it
-        is `always`, "" if it is tracked.
+        is `always`, "" if it is tracked. pins: what is pinned, all of it or in part.
         """
-        if self._regions is None or self._regions[0] != shared_reasons:
-            self._regions = shared_reasons, self._list_regions(tracking, shared_reasons)
-        return self._regions[1]
+        if self._regions is None or self._regions[:2] != (shared_reasons, pins):
+            found = self._list_regions(tracking, shared_reasons, pins)
+            self._regions = shared_reasons, pins, found
+        return self._regions[2]
 
-    def _list_regions(self, tracking: Tracking, shared_reasons: dict[int, str]) -> list[Region]:
+    def _list_regions(
+        self, tracking: Tracking, shared_reasons: dict[int, str], pins: Pins
+    ) -> list[Region]:
         sizes = {vma.start: size for vma, size in self.huge}
         found = []
         for line in self.text.decode(errors="surrogateescape").splitlines():
@@ -118,6 +126,10 @@ class Space:
                 how = Tracking.ALWAYS
             elif vma.name == "[vsyscall]":
                 how, reason = Tracking.SKIP, "made by the kernel, the same in every process"
+            elif pins.everything:
+                how, reason = Tracking.ALWAYS, pins.reason
+            elif pins.ranges & PageSet.from_ranges([(start, end)], self._page_size):
+                reason = pins.reason
             found.append(
                 Region(
                     start,

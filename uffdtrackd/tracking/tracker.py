@@ -9,6 +9,7 @@
     what such a scan cannot say:  pages back to their file            native `reverted`
                                   huge pages zapped                   `huge`
                                   holes and writers of shared memory  `shared`
+                                  writes to pinned pages              `pinned`
                                   regions that cannot be tracked      `untracked`
             v
     Collection: dirty, discarded, always          known = known + dirty - discarded
@@ -36,6 +37,7 @@ from ..native.layout import Layout, Vma
 from ..native.reverted import find_reverted
 from .huge import HugePages
 from .known import Known
+from .pinned import Pinned, Pins
 from .registrar import Registrar
 from .shared import SharedMemory
 from .space import Space
@@ -76,6 +78,7 @@ class Tracker:
         self._collector = Collector(pagemap, limit)
         self._huge = HugePages(pagemap, self._mem, page_size)
         self._shared = SharedMemory(pid, tid, page_size)
+        self._pinned = Pinned(pid, tid, page_size)
         self._space: Space | None = None
         self._huge_sizes: dict[tuple[int, int], int] = {}
         self._known = Known(page_size)
@@ -96,6 +99,7 @@ class Tracker:
 
     def close(self) -> None:
         """Gives back what it opened; the userfaultfd is its owner's."""
+        self._pinned.close()
         for fd in (self._maps, self._mem):
             if fd >= 0:
                 os.close(fd)
@@ -156,9 +160,13 @@ class Tracker:
         lost = gone | newly
         if lost:
             discarded |= (self._known.pages & lost) - dirty
+        again, pinned, pins = self._written_unseen(dirty, discarded, space)
+        if again:
+            dirty |= again
+            always |= pinned
         self._known.update(dirty, discarded)
         self._own_file_pages = (self._own_file_pages - discarded) | (dirty & space.private_files)
-        return Collection(dirty, discarded, always, self._regions(space), self._stats(found))
+        return Collection(dirty, discarded, always, self._regions(space, pins), self._stats(found))
 
     def _update_layout(self) -> tuple[PageSet, PageSet]:
         """Registers what is new. Returns that, and known pages that are not mapped any more."""
@@ -221,6 +229,21 @@ class Tracker:
         # A failed call is dirty as a whole: that may reach beyond what is mapped.
         return dirty & space.mapped if found.failed else dirty
 
+    def _written_unseen(
+        self, dirty: PageSet, discarded: PageSet, space: Space
+    ) -> tuple[PageSet, PageSet, Pins]:
+        """Pages to list because they are, or were, pinned; those of them that still are; why."""
+        pins, before = self._pinned.look(space.aio)
+        late = self._pinned.late(dirty)
+        if not (late or any(one.everything or one.ranges for one in (pins, before))):
+            return self._none, self._none, pins
+        # Whatever was pinned for writing was written then: it is known, if it is still there.
+        held = (self._known.pages | dirty) - discarded
+        if pins.everything:
+            return held, held, pins
+        pinned = held & pins.ranges
+        return held if before.everything else held & (late | before.ranges) | pinned, pinned, pins
+
     def _find_reverted(self) -> tuple[PageSet, PageSet]:
         reverted, doubtful = find_reverted(
             self._pagemap, self._own_file_pages.runs, swap_types=self._sees_swap_types
@@ -230,9 +253,9 @@ class Tracker:
             PageSet.from_runs(doubtful, self._page_size),
         )
 
-    def _regions(self, space: Space) -> Callable[[], Sequence[Region]]:
+    def _regions(self, space: Space, pins: Pins) -> Callable[[], Sequence[Region]]:
         reasons = {vma.start: self._shared.reason(vma) for vma in space.shared_regions}
-        return lambda: space.regions(self.backend, reasons)
+        return lambda: space.regions(self.backend, reasons, pins)
 
     def _stats(self, found: Collected) -> dict[str, int]:
         return {

@@ -23,6 +23,12 @@ from .registrar import Refused
 
 _SHARED_MEMORY = ("/memfd:", "/SYSV", "/dev/zero (deleted)", "/dev/shm/", "[anon_shmem:")
 
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+# The kernel numbers its markers above every swap device (include/linux/swap.h); bits 0-4 of an
+# entry (Documentation/admin-guide/mm/pagemap.rst).
+_SWAP_TYPE = _MARKER = 0x1F
+
 
 def kind_of(vma: Vma, page_size: int = 4096) -> Kind:
     """What backs a VMA, from its line in maps and the size of its pages."""
@@ -77,12 +83,29 @@ def judge(refused: Refused, mem_fd: int) -> Untracked:
 def populated(region: Untracked, pagemap: int) -> list[tuple[int, int]]:
     """What has to be copied now of an `always` region that is not listed whole.
 
-    Raises NativeError.
+    Not the markers that a userfaultfd keeps in empty places: reading one calls its handler, who
+    knows nothing of us. Raises NativeError.
     """
     found = scan.get(
         pagemap,
         region.vma.start,
         region.vma.end,
         anyof=scan.Page.PRESENT | scan.Page.SWAPPED,
+        ret=scan.Page.PRESENT,
     )
-    return [(start, end) for start, end, _ in found]
+    return [
+        run
+        for start, end, categories in found
+        for run in ([(start, end)] if categories else _swapped(pagemap, start, end))
+    ]
+
+
+def _swapped(pagemap: int, start: int, end: int) -> list[tuple[int, int]]:
+    """The pages of a range that are in swap, each by itself; the others are markers.
+
+    Without CAP_SYS_ADMIN the types of entries read as 0, and all count as swapped.
+    """
+    count = (end - start) // _PAGE
+    entries = memoryview(os.pread(pagemap, count * 8, start // _PAGE * 8)).cast("Q")
+    pages = ((start + i * _PAGE, entry) for i, entry in enumerate(entries))
+    return [(page, page + _PAGE) for page, entry in pages if entry & _SWAP_TYPE != _MARKER]

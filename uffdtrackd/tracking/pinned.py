@@ -1,0 +1,165 @@
+"""Pages that are written without the page table: pinned, by a ring, a device, or I/O in flight.
+
+Protection is of page tables. Who holds a page itself writes through it unseen:
+
+    io_uring registered buffers    /proc/PID/fdinfo: UserBufs      listed while registered, and
+                                                                   once more after
+    RDMA, VFIO, a ring that no     VmPin in /proc/PID/status says  everything is listed
+      descriptor of ours shows     more than the rings account for
+    O_DIRECT and AIO reads,        pinning counts as a write, and  all that was dirty since is
+      unregistered ring reads      the data comes later            listed again when stopped
+
+        pin         get+clear, copied         data            frozen: get+clear
+    -----|---------------|---------------------|---------------------|-----
+       dirty          reported               unseen              `late` lists it again
+
+The look comes after the scan: what is pinned later than that is dirty in the next one. A freeze
+waits for synchronous reads, as a thread does not stop inside one, so what has landed by then is
+in the copy; asynchronous ones may go on in a frozen target.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from dataclasses import dataclass
+
+from ..model.pageset import PageSet
+from ..native.descriptors import Descriptors, Means
+from ..native.error import NativeError
+from . import procfs
+
+_BUFFER = re.compile(rb"^ *\d+: 0x([0-9a-f]+)/(\d+)\s*$", re.MULTILINE)
+_PINNED = re.compile(rb"^VmPin:\s+(\d+) kB", re.MULTILINE)
+
+# A page of a compound page may be accounted with all of it (io_uring/rsrc.c).
+_MOST = 2 << 20
+
+# fdinfo of a ring tells nothing while its lock is held (io_uring/fdinfo.c tries it once).
+_TRIES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Pins:
+    """What is pinned now. ranges: to list every time; everything: all memory, for `reason`."""
+
+    ranges: PageSet
+    everything: bool = False
+    reason: str = ""
+
+
+class Pinned:
+    """Looks after one address space. pid, tid: the process, and a live thread of it."""
+
+    def __init__(self, pid: int, tid: int, page_size: int) -> None:
+        self._pid = pid
+        self._tid = tid
+        self._none = PageSet(page_size)
+        self._before = Pins(self._none)
+        self._late = self._none
+        self._means = Means.NONE  # ever seen
+        self._status = -1
+        self._descriptors: Descriptors | None = None
+
+    def close(self) -> None:
+        """Gives back what it opened; may be called twice."""
+        if self._status >= 0:
+            os.close(self._status)
+        if self._descriptors:
+            self._descriptors.close()
+        self._status, self._descriptors = -1, None
+
+    def look(self, asynchronous: bool) -> tuple[Pins, Pins]:
+        """What is pinned now, and what was a look ago: both are to be listed.
+
+        asynchronous: the layout shows an AIO ring. Raises NativeError.
+        """
+        try:
+            means, pins = self._look()
+        except (FileNotFoundError, ProcessLookupError):
+            self.close()
+            self._tid = self._live_thread()
+            means, pins = self._look()
+        self._means |= means | (Means.RING if asynchronous else Means.NONE)
+        before, self._before = self._before, pins
+        return pins, before
+
+    def late(self, dirty: PageSet) -> PageSet:
+        """What must be listed again, given what this iteration lists as written.
+
+        Nothing unless the target has the means for I/O into pinned pages, and is stopped.
+        """
+        if not self._means:
+            return self._none
+        late = self._late
+        if not self._stopped():
+            self._late |= dirty
+            return self._none
+        # Asynchronous I/O goes on while all threads are stopped.
+        self._late = late | dirty if self._means & Means.RING else self._none
+        return late
+
+    def _live_thread(self) -> int:
+        """Another one: what was ours has ended. Raises NativeError (ESRCH) if all have."""
+        try:
+            live = [stat.tid for stat in procfs.thread_stats(self._pid) if not stat.dead]
+        except ProcessLookupError:
+            live = []
+        if not live:
+            raise NativeError("look at the descriptors", errno.ESRCH, self._pid)
+        return live[0]
+
+    def _look(self) -> tuple[Means, Pins]:
+        if self._status < 0:
+            self._status = os.open(f"/proc/{self._tid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            self._descriptors = self._descriptors or Descriptors(self._tid)
+            means = self._descriptors.look()
+        except PermissionError:
+            means = Means.DIRECT | Means.RING  # may be: we may not look
+        return means, self._pins(means)
+
+    def _pins(self, means: Means) -> Pins:
+        if means & Means.DEVICE:
+            return Pins(self._none, True, "a device may write to pinned memory")
+        pinned = self._pinned_bytes()
+        if not pinned:
+            return Pins(self._none)
+        buffers = self._buffers() if means & Means.RING else []
+        if buffers is None:
+            return Pins(self._none, True, "a ring that does not tell its buffers may write")
+        spread = sum(-(-end // _MOST) * _MOST - start // _MOST * _MOST for start, end in buffers)
+        if pinned > spread:
+            return Pins(self._none, True, "pinned memory that nobody accounts for")
+        size = self._none.page_size
+        ranges = ((start // size * size, -(-end // size) * size) for start, end in buffers)
+        return Pins(PageSet.from_ranges(ranges, size), False, "in part registered with io_uring")
+
+    def _pinned_bytes(self) -> int:
+        found = _PINNED.search(os.pread(self._status, 8192, 0))
+        return int(found[1]) << 10 if found else 0
+
+    def _buffers(self) -> list[tuple[int, int]] | None:
+        """Registered buffers of all rings that are open, in bytes; None if one does not tell."""
+        if self._descriptors is None:
+            return None
+        for _ in range(_TRIES):
+            texts = self._descriptors.rings()
+            if all(b"\nUserBufs:" in text for text in texts):
+                break
+        else:
+            return None
+        found = (
+            (int(start, 16), int(start, 16) + int(length))
+            for text in texts
+            for start, length in _BUFFER.findall(text)
+        )
+        return sorted(found)
+
+    def _stopped(self) -> bool:
+        try:
+            stats = procfs.thread_stats(self._pid)
+        except ProcessLookupError:
+            return False
+        return all(stat.state in "tT" or stat.dead for stat in stats)
