@@ -33,7 +33,8 @@ from ..native.layout import Vma
 # our last look leaves no trace, so an object changed that recently is taken as changed again.
 _TICK_NS = 50_000_000
 
-# Looking around for other users at every iteration may take this long; beyond, we stop trusting.
+# Looking around for other users at every iteration may take this much of a CPU, however busy the
+# machine is; beyond, we stop trusting.
 _LOOK_NS = 20_000_000
 
 Key = tuple[int, int, int]
@@ -162,7 +163,7 @@ class SharedMemory:
         self._look_around(identities)
 
     def _look_around(self, identities: dict[tuple[int, int], Key]) -> None:
-        began = time.monotonic_ns()
+        began = time.thread_time_ns()
         for name in ["self", *filter(str.isdigit, os.listdir("/proc"))] if identities else ():
             pid = os.getpid() if name == "self" else int(name)
             reason = "open in the target" if pid == self._pid else f"shared with process {pid}"
@@ -175,7 +176,7 @@ class SharedMemory:
                 self._doubted[identities.pop(identity)] = reason
             if not identities:
                 return
-            if time.monotonic_ns() - began > _LOOK_NS:
+            if time.thread_time_ns() - began > _LOOK_NS:
                 for key in identities.values():
                     self._doubted[key] = "too many processes to look for other users"
                 return
