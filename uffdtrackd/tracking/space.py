@@ -20,7 +20,7 @@ from ..native.error import NativeError
 from ..native.layout import SHARED, Layout, Vma
 from .pinned import Pins
 from .registrar import Refused
-from .untracked import Untracked, judge, kind_of
+from .untracked import Judge, Untracked, kind_of
 
 
 class Space:
@@ -30,7 +30,7 @@ class Space:
         self,
         layout: Layout,
         refused: Iterable[Refused],
-        mem_fd: int,
+        judge: Judge,
         page_size: int,
         huge_sizes: dict[tuple[int, int], int],
     ) -> None:
@@ -39,7 +39,7 @@ class Space:
         self._regions: tuple[dict[int, str], Pins, list[Region]] | None = None
         self.mapped = PageSet.from_runs(layout.mapped(), page_size)
         self.text = layout.text()
-        self.untracked = {r.vma.start: judge(r, mem_fd) for r in refused}
+        self.untracked = judge.judge(refused)
         always = [u for u in self.untracked.values() if u.tracking is Tracking.ALWAYS]
         self.always = PageSet.from_ranges(
             ((u.vma.start, u.vma.end) for u in always if u.whole), page_size
@@ -47,7 +47,7 @@ class Space:
         self.always_if_populated = [u for u in always if not u.whole]
         self.huge: list[tuple[Vma, int]] = []
         self.shared_regions: list[Vma] = []
-        self.shared_huge: list[Vma] = []  # a part of shared_regions
+        self.shared_huge: list[tuple[Vma, int]] = []  # a part of shared_regions
         self.aio = False  # whether there is a ring of asynchronous I/O (io_setup(2))
         files: list[tuple[int, int]] = []
         for vma in layout.special():
@@ -56,8 +56,8 @@ class Space:
                 continue
             if vma.flags & SHARED:
                 self.shared_regions.append(vma)
-                if self._size_at(layout, vma) > page_size:
-                    self.shared_huge.append(vma)
+                if (size := self._size_at(layout, vma)) > page_size:
+                    self.shared_huge.append((vma, size))
             elif (size := self._size_at(layout, vma)) > page_size:
                 self.huge.append((vma, size))
             elif vma.inode:
@@ -101,7 +101,7 @@ class Space:
     def _list_regions(
         self, tracking: Tracking, shared_reasons: dict[int, str], pins: Pins
     ) -> list[Region]:
-        sizes = {vma.start: size for vma, size in self.huge}
+        sizes = {vma.start: size for vma, size in (*self.huge, *self.shared_huge)}
         found = []
         for line in self.text.decode(errors="surrogateescape").splitlines():
             fields = line.split(maxsplit=5)

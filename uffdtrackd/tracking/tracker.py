@@ -41,7 +41,7 @@ from .pinned import Pinned, Pins
 from .registrar import Registrar
 from .shared import SharedMemory
 from .space import Space
-from .untracked import populated
+from .untracked import Judge, populated
 
 
 class Collection(NamedTuple):
@@ -74,6 +74,7 @@ class Tracker:
         self._maps = os.open(f"/proc/{tid}/maps", os.O_RDONLY | os.O_CLOEXEC)
         self._mem = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         self._layout = Layout(self._maps)
+        self._judge = Judge(self._mem, tid)
         self._registrar = Registrar(uffd, pagemap, limit, page_size)
         self._collector = Collector(pagemap, limit)
         self._huge = HugePages(pagemap, self._mem, page_size)
@@ -190,14 +191,14 @@ class Tracker:
         space = Space(
             self._layout,
             self._registrar.refused.values(),
-            self._mem,
+            self._judge,
             self._page_size,
             self._huge_sizes,
         )
         self._collector.exclude(space.excluded.runs)
         self._collector.shared(space.shared.runs)
         self._collector.forget((before - space.mapped).runs)
-        self._shared.set_regions(space.shared_regions, space.shared_huge)
+        self._shared.set_regions(space.shared_regions, [vma for vma, _ in space.shared_huge])
         return space
 
     def _populated(self, where: PageSet, space: Space) -> PageSet:

@@ -6,6 +6,7 @@ EPERM          shared mapping of a file on a disk that  skip    the file has the
 EPERM          the same of shared memory                always  others may write it
 EBUSY          it belongs to the target's own           always
                userfaultfd
+EINVAL         MAP_DROPPABLE: it may vanish any time    skip
 EINVAL         the kernel made it (vdso, rings, ...)    always, or skip where nobody can
                                                         read it (vvar, device memory)
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..model.region import Kind, Tracking
@@ -61,23 +63,58 @@ class Untracked:
     whole: bool  # list all of it; else only what is populated
 
 
-def judge(refused: Refused, mem_fd: int) -> Untracked:
-    """Decides for one region. mem_fd: /proc/PID/mem, to see whether it can be read at all."""
-    vma, kind = refused.vma, kind_of(refused.vma)
-    if refused.errno == errno.EPERM and kind is Kind.SHARED_FILE:
-        return Untracked(vma, Tracking.SKIP, "content of a file the target cannot write", False)
-    if refused.errno == errno.EPERM:
-        return Untracked(vma, Tracking.ALWAYS, "shared memory that others may write", True)
-    if refused.errno == errno.EBUSY:
-        return Untracked(vma, Tracking.ALWAYS, "owned by the target's own userfaultfd", False)
+class Judge:
+    """Decides for the regions of one address space, once for each.
+
+    mem_fd: /proc/PID/mem, to see whether a region can be read at all. tid: a live thread.
+    """
+
+    def __init__(self, mem_fd: int, tid: int) -> None:
+        self._mem_fd = mem_fd
+        self._tid = tid
+        self._judged: dict[Refused, Untracked] = {}
+
+    def judge(self, refused: Iterable[Refused]) -> dict[int, Untracked]:
+        """What becomes of the regions, by start. Those that are gone are forgotten."""
+        known = self._judged
+        self._judged = {one: known.get(one) or self._decide(one) for one in refused}
+        return {untracked.vma.start: untracked for untracked in self._judged.values()}
+
+    def _decide(self, refused: Refused) -> Untracked:
+        vma, kind = refused.vma, kind_of(refused.vma)
+        if refused.errno == errno.EPERM and kind is Kind.SHARED_FILE:
+            return Untracked(vma, Tracking.SKIP, "content of a file the target cannot write", False)
+        if refused.errno == errno.EPERM:
+            return Untracked(vma, Tracking.ALWAYS, "shared memory that others may write", True)
+        if refused.errno == errno.EBUSY:
+            return Untracked(vma, Tracking.ALWAYS, "owned by the target's own userfaultfd", False)
+        if kind is Kind.ANON and "dp" in _vm_flags(self._tid, vma):
+            return Untracked(vma, Tracking.SKIP, "may be dropped by the kernel any time", False)
+        try:
+            os.pread(self._mem_fd, 1, vma.start)
+        except OSError:
+            why = "made by the kernel, cannot be read from outside"
+            return Untracked(vma, Tracking.SKIP, why, False)
+        # Kernel and devices write such memory without the target's page tables knowing.
+        why = "made by the kernel, cannot be write-protected"
+        return Untracked(vma, Tracking.ALWAYS, why, True)
+
+
+def _vm_flags(tid: int, vma: Vma) -> Sequence[str]:
+    """The VmFlags of a mapping (proc_pid_smaps(5)); none where that cannot be read.
+
+    Nothing else tells MAP_DROPPABLE memory from any other. Slow, so for refused regions only.
+    """
+    here = False
     try:
-        os.pread(mem_fd, 1, vma.start)
+        with open(f"/proc/{tid}/smaps", errors="surrogateescape") as file:
+            for line in file:
+                here = line.rstrip("\n") == vma.line or (here and line[:1].isupper())
+                if here and line.startswith("VmFlags:"):
+                    return line.split()[1:]
     except OSError:
-        return Untracked(
-            vma, Tracking.SKIP, "made by the kernel, cannot be read from outside", False
-        )
-    # Kernel and devices write such memory without the target's page tables knowing.
-    return Untracked(vma, Tracking.ALWAYS, "made by the kernel, cannot be write-protected", True)
+        pass
+    return ()
 
 
 def populated(region: Untracked, pagemap: int) -> list[tuple[int, int]]:
