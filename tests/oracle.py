@@ -120,13 +120,17 @@ class Report:
 
 
 class Oracle:
-    """Follows a session as a consumer does. One per session, from its iteration 0."""
+    """Follows a session as a consumer does. One per session, from its iteration 0.
+
+    last: the iteration that was applied last.
+    """
 
     def __init__(self, session: SessionLike) -> None:
         self.session = session
         self.shadows: dict[int, Shadow] = {}
         self.past: dict[int, list[Past]] = {}
         self.report = Report()
+        self.last: IterationLike | None = None
 
     def step(self) -> IterationLike:
         """One iteration, applied. Broken rules are kept for the report."""
@@ -155,6 +159,7 @@ class Oracle:
         if iteration.number != self.report.iterations:
             self._fault(f"iteration {iteration.number} follows {self.report.iterations - 1}")
         self.report.iterations += 1
+        self.last = iteration
         for pid in [pid for pid in self.shadows if pid not in iteration.processes]:
             del self.shadows[pid]
         for pid, pages in iteration.processes.items():

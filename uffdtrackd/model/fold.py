@@ -49,8 +49,10 @@ def fold(earlier: Iteration, later: Iteration) -> Iteration:
             processes[pid] = ProcessPages(dirty, discarded, pages.always, partial(_regions, pages))
         else:
             processes[pid] = pages
+    exited = (earlier.exited or ()) + (later.exited or ())
     return replace(
         later,
+        exited=None if later.exited is None else tuple(dict.fromkeys(exited)),
         duration_ns=earlier.duration_ns + later.duration_ns,
         stopped_ns=earlier.stopped_ns + later.stopped_ns,
         processes=processes,

@@ -53,6 +53,10 @@ class Iteration:
     page_size: bytes.
     processes: by pid.
     stats: counters for people and logs, by name.
+    exited: processes that ended since the iteration before; None if none are followed.
+    sharing: processes that run in the memory of another (vfork(2), CLONE_VM): pid -> that other;
+    they have no pages of their own.
+    untracked: followed processes that are not in `processes`: pid -> why. Tried again next time.
     """
 
     number: int
@@ -63,10 +67,13 @@ class Iteration:
     page_size: int
     processes: Mapping[int, ProcessPages]
     stats: Mapping[str, int] = field(default_factory=dict)
+    exited: tuple[int, ...] | None = None
+    sharing: Mapping[int, int] = field(default_factory=dict)
+    untracked: Mapping[int, str] = field(default_factory=dict)
 
     def to_map(self) -> dict[str, Any]:
         """The iteration as one JSON line and the wire carry it: integers, ranges in bytes."""
-        return {
+        found: dict[str, Any] = {
             "iteration": self.number,
             "frozen": self.frozen,
             "time_ns": self.time_ns,
@@ -84,3 +91,10 @@ class Iteration:
             ],
             "stats": dict(self.stats),
         }
+        if self.exited is not None:
+            found["exited"] = list(self.exited)
+            found["sharing"] = [{"pid": pid, "with": of} for pid, of in self.sharing.items()]
+            found["untracked"] = [
+                {"pid": pid, "reason": why} for pid, why in self.untracked.items()
+            ]
+        return found

@@ -15,6 +15,7 @@ import errno
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,10 +39,15 @@ class Frozen:
         self.holder = holder
         self._link: socket.socket | None = link
         self.thawed_at_ns = 0
+        self._await_halt()
+
+    def _await_halt(self) -> None:
         try:
             report = self._report()
             if report is None:
-                raise NativeError("freeze: the holder was killed", errno.ECHILD, holder)
+                raise NativeError("freeze: the holder was killed", errno.ECHILD, self.holder)
+            if report.state == lib.UT_FREEZE_LEASE_OVER:
+                raise NativeError("freeze: the lease was over", errno.ETIME)
             if report.state != lib.UT_FREEZE_FROZEN:
                 raise raised(report.error)
             self.threads = int(report.threads)
@@ -52,6 +58,26 @@ class Frozen:
             # Also an interrupt from the keyboard: closing the socket makes the holder let go.
             self._close()
             raise
+
+    def add(self, pids: Sequence[int], *, deadline: float = 10.0) -> None:
+        """Stops and holds more processes; those that are held already are left out.
+
+        Raises NativeError as freeze() does, with everything let go, those of before too.
+        """
+        if self._link is None:
+            raise NativeError("freeze: thawed", errno.EBADF)
+        most = lib.UT_FREEZE_MORE
+        for at in range(0, len(pids), most):
+            some = list(pids[at : at + most])
+            more = ffi.new("struct ut_freeze_more *")
+            more.deadline_ns, more.count = int(deadline * _NS), len(some)
+            more.pids[0 : len(some)] = some
+            size = ffi.offsetof("struct ut_freeze_more", "pids") + 4 * len(some)
+            # A holder that has gone says so by the end of file.
+            with suppress(BrokenPipeError, ConnectionResetError):
+                self._link.send(ffi.buffer(more, size), socket.MSG_NOSIGNAL)
+            self._await_halt()
+            self.pids += tuple(some)
 
     @property
     def stopped_ns(self) -> int:
@@ -120,11 +146,18 @@ class Frozen:
         self._close()
 
 
-def freeze(pids: Sequence[int], *, deadline: float = 10.0, lease: float | None = None) -> Frozen:
+def freeze(
+    pids: Sequence[int],
+    *,
+    deadline: float = 10.0,
+    lease: float | None = None,
+    follow: bool = False,
+) -> Frozen:
     """Stop every thread of the processes `pids` and hold them.
 
     deadline: seconds that stopping may take. lease: seconds after which they are let go by
-    themselves, None for never. Processes of the list that have ended are left out.
+    themselves, None for never. follow: hold what they fork meanwhile, too, from birth: Frozen.add()
+    makes sure that such a process has stopped. Processes of the list that have ended are left out.
 
     Raises NativeError, with everything let go: ESRCH if none of them is there, EPERM for no
     permission or another tracer (.pid is the thread), ETIMEDOUT if one did not stop (a thread
@@ -139,6 +172,7 @@ def freeze(pids: Sequence[int], *, deadline: float = 10.0, lease: float | None =
     fd = lib.ut_freeze_start(
         ffi.new("int32_t[]", list(pids)),
         len(pids),
+        int(follow),
         int(deadline * _NS),
         max(1, int(lease * _NS)) if lease is not None else 0,
         holder,

@@ -1,12 +1,13 @@
-"""A session: a target, the numbering of its iterations, and the freeze for the final one.
+"""A session: its processes, the numbering of its iterations, and the freeze for the final one.
 
-    attach(pid) --> Target (userfaultfd, pagemap, pidfd) --> Tracker
-                                                               |
-        iterate() --- number, clock ---------------------------+--> Iteration
-        frozen()  --- every thread stopped until the block ends
+    attach(pid) --> Member, and a Follower if asked for
+        |
+        iterate()   ended? new?  `tree`  --> each Member collects --> Iteration
+        frozen()    every thread of every process stopped until the block ends
 
-If the target runs exec() its memory is another: the session attaches again and the next iteration
-lists the new memory in full and discards the old.
+A process that appears is attached to like the first and is full in its first iteration. One that
+appears while the rest is being frozen, or runs exec() just then, needs no tracking: it stands
+still, and all of it is listed (`member`).
 """
 
 from __future__ import annotations
@@ -14,102 +15,98 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from ..model.errors import (
-    AlreadyTracked,
-    NotSupported,
-    TargetExecuted,
-    TargetGone,
-    TimedOut,
-    TrackError,
-    UsageError,
-)
+from ..model.errors import TargetGone, TrackError, UsageError
 from ..model.iteration import Iteration, ProcessPages
-from ..model.pageset import PageSet
-from ..native.copy import Memory
 from ..native.error import NativeError
-from ..native.freeze import Frozen, freeze
-from .attach import Target, open_target
-from .failure import translated
-from .tracker import Collection, Tracker
+from ..native.freeze import Frozen
+from .attach import open_target
+from .follow import FOLLOWS, follower
+from .member import Member
+from .tracker import Collection
+from .tree import Tree
 
 BACKENDS = ("auto", "async")
-FOLLOWS = ("none",)
 
-# A shell script runs exec() once and is another program for good.
-_EXEC_TRIES = 3
+# More processes than this look like a fork bomb.
+MOST_PROCESSES = 1024
 
 
 class Session:
-    """Tracks one process; made by `attach()`, ended by `close()` or the end of a `with` block.
+    """Tracks a process, or a tree of them; made by `attach()`, ended by `close()` or by `with`.
 
-    pid: the target. page_size: bytes. backend: in use.
+    pid: the first target. page_size: bytes. backend: in use. follow: as given to attach().
     Safe to use from several threads: calls take turns.
     """
 
-    def __init__(self, target: Target, deadline: float) -> None:
+    def __init__(self, member: Member, tree: Tree, follow: str, deadline: float) -> None:
         self.page_size = os.sysconf("SC_PAGE_SIZE")
-        self.pid = target.pid
+        self.pid = member.pid
+        self.follow = follow
+        self.backend = member.backend
         self._deadline = deadline
-        self._target = target
-        self._tracker = _track(target, self.page_size)
-        self._memory = Memory(target.tid)
+        self._tree = tree
         self._number = 0
-        self._stopped_ns = target.stopped_ns
         self._frozen: Frozen | None = None
         self._lock = threading.RLock()
         self._closed = False
-        self._lost = PageSet(self.page_size)  # discarded by exec(), not reported yet
 
     @property
     def pids(self) -> list[int]:
-        """The processes of the session."""
-        return [self.pid]
+        """The processes of the session as of the last iteration, by age in it."""
+        return list(self._tree.members)
 
     @property
-    def backend(self) -> str:
-        return str(self._tracker.backend)
+    def status(self) -> list[str]:
+        """What is not seen, and why: one line each; empty if all is well."""
+        return self._tree.status()
 
     def iterate(self) -> Iteration:
         """What was written since the previous iteration; number 0 lists everything populated.
 
-        Raises TargetGone when the target has ended, NotPermitted, TimedOut.
+        Raises TargetGone when every process has ended, NotPermitted, TimedOut, TrackError if there
+        are more processes than allowed. A process that could not be attached to is in
+        `Iteration.untracked`, and tried again next time; of a frozen tree nothing may be left out.
         """
         with self._lock:
             self._check_open()
             began = time.monotonic_ns()
-            collection = self._collect()
+            frozen = self._frozen is not None
+            self._tree.update(frozen=frozen)
+            collections = self._collect(frozen)
             ended = time.monotonic_ns()
-            stopped, self._stopped_ns = self._stopped_ns, 0
-            frozen = self._still_frozen()
-            if frozen is not None:
-                stopped += ended - frozen.stopped_at_ns
+            members = self._tree.members
+            stopped = sum(one.stopped_ns() for one in members.values())
+            holder = self._still_frozen()
+            if holder is not None:
+                stopped += ended - holder.stopped_at_ns
+            followed = self.follow != "none"
             iteration = Iteration(
                 number=self._number,
-                frozen=frozen is not None,
+                frozen=holder is not None,
                 time_ns=time.time_ns(),
                 duration_ns=ended - began,
                 stopped_ns=stopped,
                 page_size=self.page_size,
                 processes={
-                    self.pid: ProcessPages(
-                        collection.dirty,
-                        collection.discarded,
-                        collection.always,
-                        collection.load_regions,
-                    )
+                    pid: ProcessPages(one.dirty, one.discarded, one.always, one.load_regions)
+                    for pid, one in collections.items()
                 },
-                stats=collection.stats,
+                stats=_sum(collections),
+                exited=self._tree.take_exited() if followed else None,
+                sharing=dict(self._tree.sharing),
+                untracked=dict(self._tree.untracked),
             )
             self._number += 1
             return iteration
 
     @contextmanager
     def frozen(self, deadline: float = 10.0) -> Iterator[Session]:
-        """Stops every thread of the target until the block ends.
+        """Stops every thread of every process of the session until the block ends.
 
         An iteration taken inside is final: with what it lists copied inside the block too, the
         copy is exact. `Iteration.frozen` is False if the freeze was lost (its holder was killed).
@@ -120,7 +117,7 @@ class Session:
             self._check_open()
             if self._frozen is not None:
                 raise UsageError("the session is frozen already", pid=self.pid)
-            self._frozen = self._freeze(deadline)
+            self._frozen = self._tree.freeze(deadline)
         try:
             yield self
         finally:
@@ -137,10 +134,10 @@ class Session:
         """
         with self._lock:
             self._check_open()
-            if pid != self.pid:
+            member = self._tree.members.get(pid)
+            if member is None:
                 raise UsageError(f"process {pid} is not of this session", pid=pid)
-            with translated(self._target.identity):
-                return self._memory.read(start, length)
+            return member.read(start, length)
 
     def close(self) -> None:
         """Thaws, lets go of the target and frees what the session holds. May be called twice."""
@@ -151,9 +148,7 @@ class Session:
             if self._frozen is not None:
                 self._frozen.thaw()
                 self._frozen = None
-            self._memory.close()
-            self._tracker.close()
-            self._target.close()
+            self._tree.close()
 
     def __enter__(self) -> Session:
         return self
@@ -180,77 +175,59 @@ class Session:
             return None
         return self._frozen
 
-    def _freeze(self, deadline: float) -> Frozen:
-        """Stops the target, attached again if it ran exec() in the meantime."""
-        for _ in range(_EXEC_TRIES):
-            with translated(self._target.identity):
-                frozen = freeze([self.pid], deadline=deadline)
-            if self._tracker.alive():
-                return frozen
-            frozen.thaw()
-            self._attach_again()
-        raise TimedOut(
-            f"process {self.pid} runs exec() too often to be frozen in between",
-            hint="try again when it has settled",
-            pid=self.pid,
-        )
-
-    def _collect(self) -> Collection:
-        for _ in range(_EXEC_TRIES):
-            try:
-                with translated(self._target.identity):
-                    collection = self._tracker.iterate()
-            except TargetExecuted:
-                self._attach_again()
-                continue
-            lost, self._lost = self._lost, PageSet(self.page_size)
-            if lost:
-                discarded = (lost | collection.discarded) - collection.dirty
-                collection = collection._replace(discarded=discarded)
-            return collection
-        raise TimedOut(
-            f"process {self.pid} runs exec() too often to be collected in between",
-            hint="try again when it has settled",
-            pid=self.pid,
-        )
-
-    def _attach_again(self) -> None:
-        """After exec(): what was known is lost, and the next iteration is a full one."""
-        target = open_target(self.pid, deadline=self._deadline)
+    def _collect(self, frozen: bool) -> dict[int, Collection]:
+        tree = self._tree
+        collections: dict[int, Collection] = {}
         try:
-            if target.identity.start_time != self._target.identity.start_time:
-                raise TargetGone(f"process {self.pid} has ended", pid=self.pid)
-            tracker = _track(target, self.page_size)
+            for pid, member in list(tree.members.items()):
+                try:
+                    collections[pid] = member.collect(self._deadline, frozen)
+                except TargetGone:
+                    if self.follow == "none":
+                        raise
+                    tree.drop(pid)
+                except TrackError as error:
+                    if frozen or self.follow == "none":
+                        raise
+                    # The others must not suffer for it.
+                    tree.untracked[pid] = error.message
+            if not collections and not tree.untracked:
+                raise TargetGone(f"process {self.pid} and all it left have ended", pid=self.pid)
         except BaseException:
-            target.close()
+            # Nobody will hear of what was collected.
+            for pid in collections:
+                tree.members[pid].relist()
             raise
-        self._lost |= self._tracker.known
-        self._memory.close()
-        self._tracker.close()
-        self._target.close()
-        self._target, self._tracker = target, tracker
-        self._memory = Memory(target.tid)
-        self._stopped_ns += target.stopped_ns
+        return collections
 
 
 def attach(
-    pid: int, backend: str = "auto", follow: str = "none", *, deadline: float = 10.0
+    pid: int,
+    backend: str = "auto",
+    follow: str = "none",
+    *,
+    deadline: float = 10.0,
+    most_processes: int = MOST_PROCESSES,
 ) -> Session:
     """Begins to track a running process, in this process and without a daemon.
 
     backend: "auto" or "async" (needs UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7).
-    follow: "none": this process only. deadline: seconds to find a moment to stop one thread.
+    follow: "none": this process only; "fork": its descendants too; "cgroup": all processes of its
+    control group. deadline: seconds to find a moment to stop one thread. most_processes: of the
+    session; with more of them iterate() and frozen() fail.
     Raises TargetGone, NotPermitted, BeingTraced, NotSupported, AlreadyTracked, TimedOut,
     UsageError.
     """
     _check_choice("backend", backend, BACKENDS)
     _check_choice("follow", follow, FOLLOWS)
-    target = open_target(pid, deadline=deadline)
+    page_size = os.sysconf("SC_PAGE_SIZE")
+    member = Member.of_target(open_target(pid, deadline=deadline), page_size)
     try:
-        return Session(target, deadline)
+        tree = Tree(member, follower(follow, pid), page_size, deadline, most_processes)
     except BaseException:
-        target.close()
+        member.close()
         raise
+    return Session(member, tree, follow, deadline)
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -258,40 +235,10 @@ def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
         raise UsageError(f"no {name} {value!r}", hint=f"known: {', '.join(known)}")
 
 
-def _track(target: Target, page_size: int) -> Tracker:
-    """A tracker with everything registered. Raises as `attach`."""
-    try:
-        tracker = Tracker(target.pid, target.tid, target.uffd, target.pagemap, page_size)
-    except NativeError as error:
-        # UFFDIO_API and PAGEMAP_SCAN say EINVAL or ENOTTY to what they do not know.
-        raise NotSupported(
-            f"this kernel cannot track process {target.pid} asynchronously ({error.step})",
-            hint="Linux 6.7 or later is needed; `uffdtrack check` shows what is missing",
-            pid=target.pid,
-        ) from error
-    try:
-        with translated(target.identity):
-            tracker.register()
-            if tracker.owned_elsewhere() and not _has_userfaultfd(target.pid):
-                raise AlreadyTracked(f"process {target.pid} is tracked already", pid=target.pid)
-    except BaseException:
-        tracker.close()
-        raise
-    return tracker
-
-
-def _has_userfaultfd(pid: int) -> bool:
-    """Whether the process itself has a userfaultfd open, so that a region may be its own."""
-    folder = f"/proc/{pid}/fd"
-    try:
-        names = os.listdir(folder)
-    except OSError as error:
-        message = f"process {pid}: cannot look at its descriptors: {error}"
-        raise TrackError(message, pid=pid) from error
-    for name in names:
-        try:
-            if os.readlink(f"{folder}/{name}") == "anon_inode:[userfaultfd]":
-                return True
-        except FileNotFoundError:
-            continue
-    return False
+def _sum(collections: dict[int, Collection]) -> dict[str, int]:
+    if len(collections) == 1:
+        return next(iter(collections.values())).stats
+    total: Counter[str] = Counter()
+    for one in collections.values():
+        total.update(one.stats)
+    return dict(total)

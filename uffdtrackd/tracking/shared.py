@@ -20,6 +20,7 @@ Holes of an object are never listed: reading one through the mapping would alloc
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Sequence
@@ -85,12 +86,12 @@ class SharedMemory:
         data: list[tuple[int, int]] = []
         changed = {key: self._changed(key) for key in {_key(vma) for vma in self._vmas}}
         for vma in self._vmas:
-            extents = self._extents(vma)
-            data += extents
+            found = extents(self._tid, vma)
+            data += found
             if _key(vma) in self._doubted:
-                always += extents
+                always += found
             elif changed[_key(vma)]:
-                dirty += extents
+                dirty += found
         size = self._page_size
         has_data = PageSet.from_ranges(data, size)
         listed = PageSet.from_ranges(always, size)
@@ -101,37 +102,11 @@ class SharedMemory:
             listed,
         )
 
-    def _path(self, vma: Vma) -> str:
-        return f"/proc/{self._tid}/map_files/{vma.start:x}-{vma.end:x}"
-
-    def _extents(self, vma: Vma) -> list[tuple[int, int]]:
-        """Ranges of the region whose pages exist in the object; all of it where unknown."""
-        try:
-            fd = os.open(self._path(vma), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return [(vma.start, vma.end)]
-        found = []
-        try:
-            at, stop = vma.offset, vma.offset + vma.end - vma.start
-            while at < stop:
-                start = os.lseek(fd, at, os.SEEK_DATA)
-                if start >= stop:
-                    break
-                at = min(os.lseek(fd, start, os.SEEK_HOLE), stop)
-                found.append((vma.start + start - vma.offset, vma.start + at - vma.offset))
-        except OSError as error:
-            # ENXIO: no data behind `at`, as lseek(2) has it. Anything else: it cannot tell.
-            if error.errno != 6:
-                return [(vma.start, vma.end)]
-        finally:
-            os.close(fd)
-        return found
-
     def _changed(self, key: Key) -> bool:
         """Whether the object may have been changed other than through the mapping."""
         vma = next(vma for vma in self._vmas if _key(vma) == key)
         try:
-            status = os.stat(self._path(vma))
+            status = os.stat(_path(self._tid, vma))
         except OSError:
             self._stamps[key] = None
             return True
@@ -155,7 +130,7 @@ class SharedMemory:
                 self._doubted[key] = "mapped more than once"
                 continue
             try:
-                status = os.stat(self._path(vmas[0]))
+                status = os.stat(_path(self._tid, vmas[0]))
             except OSError:
                 self._doubted[key] = "shared memory that we may not examine"
                 continue
@@ -204,6 +179,34 @@ class SharedMemory:
         except (FileNotFoundError, ProcessLookupError):
             pass  # it ended: its mappings and descriptors are gone too
         return list(dict.fromkeys(found))
+
+
+def _path(tid: int, vma: Vma) -> str:
+    return f"/proc/{tid}/map_files/{vma.start:x}-{vma.end:x}"
+
+
+def extents(tid: int, vma: Vma) -> list[tuple[int, int]]:
+    """Ranges of the region whose pages exist in the object; all of it where unknown."""
+    try:
+        fd = os.open(_path(tid, vma), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return [(vma.start, vma.end)]
+    found = []
+    try:
+        at, stop = vma.offset, vma.offset + vma.end - vma.start
+        while at < stop:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+            if start >= stop:
+                break
+            at = min(os.lseek(fd, start, os.SEEK_HOLE), stop)
+            found.append((vma.start + start - vma.offset, vma.start + at - vma.offset))
+    except OSError as error:
+        # ENXIO: no data behind `at`, as lseek(2) has it. Anything else: it cannot tell.
+        if error.errno != errno.ENXIO:
+            return [(vma.start, vma.end)]
+    finally:
+        os.close(fd)
+    return found
 
 
 def _key(vma: Vma) -> Key:

@@ -115,6 +115,10 @@ class Tracker:
         refused = self._registrar.refused.values()
         return [region.vma for region in refused if region.errno == errno.EBUSY]
 
+    def relist(self) -> None:
+        """The last collection was not told to anybody: the next lists everything."""
+        self._complete = False
+
     def iterate(self) -> Collection:
         """One iteration. Raises NativeError: ESRCH when the address space is gone."""
         complete, self._complete = self._complete, False

@@ -35,16 +35,30 @@ struct ut_freeze_report {
 	struct ut_error error;
 };
 
+#define UT_FREEZE_MORE 4096
+
+/*
+ * Sent through the socket after a report FROZEN: these as well. Answered by another
+ * report. As long as count says, deadline_ns from its arrival on.
+ */
+struct ut_freeze_more {
+	uint64_t deadline_ns;
+	uint32_t count;
+	int32_t pids[UT_FREEZE_MORE];
+};
+
 /*
  * Starts the holder for pids[0..count). deadline_ns: how long stopping may take.
- * lease_ns: how long they may be held, 0 for ever. Returns the socket (close-on-exec) and
+ * lease_ns: how long they may be held, 0 for ever. follow: whoever they fork while they
+ * are being stopped is held as well, from birth. Returns the socket (close-on-exec) and
  * *ret_holder, its pid, or -1. Does not wait: read the report from the socket.
  *
  * In FAILED, error.err is ESRCH (no such process), EPERM (permission, or traced by
  * somebody else), ETIMEDOUT (error.pid is a thread that did not stop).
  */
-int ut_freeze_start(const int32_t *pids, uint32_t count, uint64_t deadline_ns,
-                    uint64_t lease_ns, int32_t *ret_holder, struct ut_error *error);
+int ut_freeze_start(const int32_t *pids, uint32_t count, uint32_t follow,
+                    uint64_t deadline_ns, uint64_t lease_ns, int32_t *ret_holder,
+                    struct ut_error *error);
 
 /* Waits for the end of the holder: then all threads have been let go. */
 int ut_freeze_reap(int32_t holder, struct ut_error *error);

@@ -5,6 +5,8 @@
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <time.h>
 
 #include "c/tasks.h"
@@ -12,6 +14,7 @@
 /* Most threads stop within microseconds of being asked; this long they are awaited in
  * order, each by its id, which is one step for the kernel whatever their number. */
 #define IN_ORDER_NS 20000000
+#define PIDS_MAX    1048576
 /* A round of looking at all that are late comes at the latest after this. */
 #define PAUSE_NS 2000000
 /* What threads on their way to a stop are waited for when we give up. */
@@ -195,9 +198,33 @@ static void blocked(void *arg)
 
 int ut_crowd_init(struct ut_crowd *crowd, struct ut_error *error)
 {
+	/* Address space only: nobody has that many. */
+	crowd->pids = mmap(NULL, PIDS_MAX * sizeof(*crowd->pids), PROT_READ | PROT_WRITE,
+	                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (crowd->pids == MAP_FAILED)
+		return ut_fail(error, "table of processes", errno, 0, 0, 0);
 	crowd->tracees.blocked = blocked;
 	crowd->tracees.arg = crowd;
+	if (crowd->follow)
+		crowd->tracees.options = PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK;
 	return ut_tracees_init(&crowd->tracees, error);
+}
+
+int ut_crowd_add(struct ut_crowd *crowd, const int32_t *pids, uint32_t count,
+                 struct ut_error *error)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		uint32_t at = 0;
+
+		while (at < crowd->count && crowd->pids[at] != pids[i])
+			at++;
+		if (at == PIDS_MAX)
+			return ut_fail(error, "table of processes", ENOMEM, pids[i], 0,
+			               0);
+		if (at == crowd->count)
+			crowd->pids[crowd->count++] = pids[i];
+	}
+	return 0;
 }
 
 int ut_crowd_halt(struct ut_crowd *crowd, struct ut_error *error)

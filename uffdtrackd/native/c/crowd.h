@@ -23,6 +23,12 @@
  * Measured: 1 in some 40 thaws of 36 threads, two of which fork. An exit detaches all
  * under tasklist_lock, which the senders of such signals take too.
  *
+ * To follow forks is the same for processes: PTRACE_O_TRACEFORK and _TRACEVFORK. Who is
+ * born is held then, but known to us only by its stop, and may be on its way to it when
+ * its parent has stopped: whoever wants a whole tree halts, looks for processes, adds
+ * them and halts again until nobody is new. Parents that wait in vfork() cannot stop, so
+ * a vfork() child of before must run on until they have: it is not to be added sooner.
+ *
  * Threads of the kernel that work for io_uring ("iou-wrk") are not stopped: the signal
  * that ptrace needs for it would end their current request with EINTR, which the program
  * would see in its completion queue. They get work from the program's threads only, so
@@ -30,6 +36,7 @@
  *
  * One crowd a process. See ut_stop_wait() for what else is asked of the process.
  */
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -37,8 +44,8 @@
 #include "c/tracees.h"
 
 struct ut_crowd {
-	const int32_t *pids;
-	uint32_t count;
+	/* Also hold the processes that they fork from now on, from birth. */
+	bool follow;
 	uint64_t deadline_ns;
 	/* Asked now and then while we wait; not 0 to give up (errno of the failure). */
 	int (*give_up)(void *arg);
@@ -47,10 +54,16 @@ struct ut_crowd {
 	void *arg;
 
 	struct ut_tracees tracees;
+	int32_t *pids;
+	uint32_t count;
 	uint32_t rounds;
 };
 
 int ut_crowd_init(struct ut_crowd *crowd, struct ut_error *error);
+
+/* Before any halt, and between two. A process that is in it already is left out. */
+int ut_crowd_add(struct ut_crowd *crowd, const int32_t *pids, uint32_t count,
+                 struct ut_error *error);
 
 /* Returns how many threads are stopped, or -1; call ut_crowd_settle() in both cases. */
 int ut_crowd_halt(struct ut_crowd *crowd, struct ut_error *error);

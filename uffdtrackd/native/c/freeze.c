@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
@@ -21,6 +22,7 @@
 struct holder {
 	const int32_t *pids;
 	uint32_t count;
+	bool follow;
 	uint64_t deadline_ns; /* absolute, as ut_now_ns() */
 	uint64_t lease_ns;    /* how long, 0 for ever */
 	int socket;
@@ -59,6 +61,42 @@ static void stuck(void *arg)
 	_exit(1);
 }
 
+/* Halts whoever is not halted yet, and tells. */
+static int halt(struct holder *holder)
+{
+	struct ut_crowd *crowd = &holder->crowd;
+	int threads = ut_crowd_halt(crowd, &holder->report.error);
+
+	if (threads < 0) {
+		ut_crowd_settle(crowd);
+		report(holder, UT_FREEZE_FAILED);
+		return -1;
+	}
+	holder->report.threads = (uint32_t)threads;
+	holder->report.frozen_ns = ut_now_ns();
+	report(holder, UT_FREEZE_FROZEN);
+	return 0;
+}
+
+/* What the caller has said: more processes, or (by the end of file) that it is over. */
+static int told(struct holder *holder)
+{
+	static struct ut_freeze_more more;
+	ssize_t got = recv(holder->socket, &more, sizeof(more), MSG_DONTWAIT);
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (got < (ssize_t)offsetof(struct ut_freeze_more, pids) ||
+	    more.count > UT_FREEZE_MORE)
+		return -1;
+	holder->crowd.deadline_ns = ut_now_ns() + more.deadline_ns;
+	if (ut_crowd_add(&holder->crowd, more.pids, more.count, &holder->report.error)) {
+		report(holder, UT_FREEZE_FAILED);
+		return -1;
+	}
+	return halt(holder);
+}
+
 /* Returns when the crowd is to be let go. */
 static void hold(struct holder *holder)
 {
@@ -93,7 +131,7 @@ static void hold(struct holder *holder)
 			left = 1000000;
 		if (poll(fds, 2, end ? (int)left : -1) < 0)
 			continue;
-		if (fds[0].revents)
+		if (fds[0].revents && told(holder))
 			return;
 		if (fds[1].revents) {
 			while (read(fds[1].fd, &news, sizeof(news)) > 0)
@@ -109,38 +147,31 @@ static int run(void *arg)
 	struct ut_crowd *crowd = &holder->crowd;
 
 	*crowd = (struct ut_crowd){
-		.pids = holder->pids,
-		.count = holder->count,
+		.follow = holder->follow,
 		.deadline_ns = holder->deadline_ns,
 		.give_up = caller_gone,
 		.stuck = stuck,
 		.arg = holder,
 	};
-	if (ut_crowd_init(crowd, &holder->report.error)) {
+	if (ut_crowd_init(crowd, &holder->report.error) ||
+	    ut_crowd_add(crowd, holder->pids, holder->count, &holder->report.error)) {
 		report(holder, UT_FREEZE_FAILED);
 		return 1;
 	}
-
-	int threads = ut_crowd_halt(crowd, &holder->report.error);
-
-	if (threads < 0) {
-		ut_crowd_settle(crowd);
-		report(holder, UT_FREEZE_FAILED);
+	if (halt(holder))
 		return 1;
-	}
-	holder->report.threads = (uint32_t)threads;
-	holder->report.frozen_ns = ut_now_ns();
-	report(holder, UT_FREEZE_FROZEN);
 	hold(holder);
 	return 0;
 }
 
-int ut_freeze_start(const int32_t *pids, uint32_t count, uint64_t deadline_ns,
-                    uint64_t lease_ns, int32_t *ret_holder, struct ut_error *error)
+int ut_freeze_start(const int32_t *pids, uint32_t count, uint32_t follow,
+                    uint64_t deadline_ns, uint64_t lease_ns, int32_t *ret_holder,
+                    struct ut_error *error)
 {
 	struct holder holder = {
 		.pids = pids,
 		.count = count,
+		.follow = follow,
 		.deadline_ns = ut_now_ns() + deadline_ns,
 		.lease_ns = lease_ns,
 	};

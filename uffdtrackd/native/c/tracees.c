@@ -153,24 +153,24 @@ void ut_tracees_tend(struct ut_tracees *all, bool on)
 	setitimer(ITIMER_REAL, &every, NULL);
 }
 
-static int seize(pid_t tid, struct ut_error *error)
+static int seize(pid_t tid, unsigned long options, struct ut_error *error)
 {
 	seizing = 1;
 
-	int result =
-		ut_stop_seize(tid, PTRACE_O_TRACECLONE | PTRACE_O_TRACESYSGOOD, error);
+	int result = ut_stop_seize(
+		tid, PTRACE_O_TRACECLONE | PTRACE_O_TRACESYSGOOD | options, error);
 
 	seizing = 0;
 	return result;
 }
 
 /* SEIZED or GONE, or -1. */
-static int seize_one(pid_t tid, struct ut_error *error)
+static int seize_one(pid_t tid, unsigned long options, struct ut_error *error)
 {
 	for (int tries = 0;; tries++) {
 		struct ut_error failure;
 
-		if (!seize(tid, &failure))
+		if (!seize(tid, options, &failure))
 			return UT_TRACEE_SEIZED;
 		if (failure.err == ESRCH)
 			return UT_TRACEE_GONE;
@@ -202,7 +202,7 @@ static int seize_rank(struct ut_tracees *all, enum ut_tracee_rank rank,
 		 */
 		all->list[i].state = UT_TRACEE_SEIZED;
 
-		int state = seize_one(all->list[i].tid, error);
+		int state = seize_one(all->list[i].tid, all->options, error);
 
 		if (state != UT_TRACEE_SEIZED)
 			all->list[i].state = UT_TRACEE_GONE;

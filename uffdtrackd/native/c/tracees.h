@@ -48,8 +48,9 @@ struct ut_tracee {
 struct ut_tracees {
 	struct ut_tracee *list;
 	uint32_t used, capacity;
-	uint32_t *by_tid;  /* index into list + 1; by thread id */
-	uint64_t first_ns; /* before the first was interrupted; 0 if none */
+	uint32_t *by_tid;      /* index into list + 1; by thread id */
+	uint64_t first_ns;     /* before the first was interrupted; 0 if none */
+	unsigned long options; /* more PTRACE_O_* to seize with */
 	/*
 	 * Called now and then while PTRACE_SEIZE blocks, which the kernel may make it
 	 * do for long. Must not return if it wants an end.

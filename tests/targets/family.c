@@ -1,0 +1,296 @@
+/*
+ * A process that has children of every sort; all of them write their memory all the time.
+ *
+ *   child          -> PID   forks one that works
+ *   daemon         -> PID   forks twice and lets the middle one end: an orphan
+ *   user UID       -> PID   one that becomes another user
+ *   namespace      -> PID   one in a user namespace of its own
+ *   exec           -> PID   one that runs this program anew, in a mode that works
+ *   vm             -> PID   clone(CLONE_VM): works in our memory
+ *   vfork          -> PID   a thread waits in vfork() until the child is told ...
+ *   release        -> PID   ... to run this program anew
+ *   end PID        -> done  kills a child and waits for it
+ *   storm N        -> done  from now on a thread forks as fast as it can, at most N
+ * alive; its children fork too, and end calm           -> done  no more of that count ->
+ * N     forks of the storm so far
+ *
+ * Nobody outlives the first process: all look at a pipe that ends with it.
+ */
+#include "victim.h"
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+extern char **environ;
+
+enum { PAGE = 4096, PAGES = 64 };
+
+static int life[2], news[2], go[2];
+static const char *program;
+static unsigned char *area;
+static atomic_int storming;
+static atomic_ulong storms;
+static uint64_t seed;
+
+static int alone(void)
+{
+	struct pollfd end = {.fd = life[0], .events = POLLIN};
+
+	return poll(&end, 1, 0) > 0;
+}
+
+static void scribble(int times)
+{
+	for (int i = 0; i < times; i++) {
+		uint64_t at = victim_random(&seed);
+
+		area[at % (PAGES * PAGE)] = (unsigned char)(at >> 32);
+	}
+}
+
+/* The life of a child: writes, and now and then maps something else. */
+__attribute__((noreturn)) static void work(void)
+{
+	close(life[1]);
+	seed ^= victim_mix((uint64_t)getpid());
+	while (!alone()) {
+		scribble(8);
+		if (victim_random(&seed) % 64 == 0) {
+			munmap(area, PAGES * PAGE);
+			area = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE,
+			            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			if (area == MAP_FAILED)
+				_exit(1);
+		}
+		usleep(200);
+	}
+	_exit(0);
+}
+
+static pid_t forked(void)
+{
+	pid_t pid = fork();
+
+	if (pid < 0)
+		victim_fail("fork: %s", strerror(errno));
+	return pid;
+}
+
+static pid_t told(void)
+{
+	pid_t pid;
+
+	if (read(news[0], &pid, sizeof(pid)) != sizeof(pid))
+		victim_fail("a child has nothing to say");
+	return pid;
+}
+
+static void tell(void)
+{
+	pid_t pid = getpid();
+
+	if (write(news[1], &pid, sizeof(pid)) != sizeof(pid))
+		_exit(1);
+}
+
+static void run_anew(void)
+{
+	static char fd[16];
+	char *argv[] = {(char *)program, "work", fd, NULL};
+
+	/* No stdio: after vfork() this is our parent's memory. */
+	fd[0] = (char)('0' + life[0] / 10);
+	fd[1] = (char)('0' + life[0] % 10);
+	execve(program, argv, environ);
+	_exit(1);
+}
+
+static pid_t orphan(void)
+{
+	pid_t middle = forked();
+
+	if (!middle) {
+		if (fork() == 0) {
+			setsid();
+			tell();
+			work();
+		}
+		_exit(0);
+	}
+	waitpid(middle, NULL, 0);
+	return told();
+}
+
+static pid_t other_user(uid_t uid)
+{
+	pid_t pid = forked();
+
+	if (!pid) {
+		if (setresgid(uid, uid, uid) || setresuid(uid, uid, uid))
+			_exit(1);
+		tell();
+		work();
+	}
+	return told();
+}
+
+static pid_t other_namespace(void)
+{
+	pid_t pid = forked();
+
+	if (!pid) {
+		if (unshare(CLONE_NEWUSER))
+			_exit(1);
+		tell();
+		work();
+	}
+	return told();
+}
+
+static pid_t executed(void)
+{
+	pid_t pid = forked();
+
+	if (!pid)
+		run_anew();
+	return pid;
+}
+
+static int in_our_memory(void *unused)
+{
+	/* The descriptors are a copy: what closes here stays open there. */
+	close(life[1]);
+	while (!alone()) {
+		(*(volatile unsigned *)unused)++;
+		usleep(200);
+	}
+	_exit(0);
+}
+
+static pid_t of_our_memory(void)
+{
+	char *stack = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE,
+	                   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	pid_t pid = clone(in_our_memory, stack + 15 * PAGE, CLONE_VM | SIGCHLD, area);
+
+	if (pid < 0)
+		victim_fail("clone: %s", strerror(errno));
+	return pid;
+}
+
+static void *vforker(void *unused)
+{
+	if (vfork() == 0) {
+		char byte;
+
+		close(life[1]);
+		tell();
+		while (read(go[0], &byte, 1) != 1)
+			;
+		run_anew();
+	}
+	return unused;
+}
+
+static void *storm(void *most)
+{
+	uintptr_t alive = 0;
+	int left;
+
+	while ((left = atomic_load(&storming)) || alive) {
+		if (left && alive < (uintptr_t)most && fork() == 0) {
+			/* Four of three generations, each with memory of its own. */
+			for (int i = 0; i < 2; i++)
+				if (fork() < 0)
+					_exit(1);
+			scribble(32);
+			usleep(3000);
+			while (wait(NULL) > 0)
+				;
+			_exit(0);
+		}
+		if (left && alive < (uintptr_t)most)
+			alive++, atomic_fetch_add(&storms, 1);
+		else
+			alive -= wait(NULL) > 0;
+	}
+	return NULL;
+}
+
+static void obey(const char *line)
+{
+	static pthread_t thread;
+	const char *number = strchr(line, ' ');
+	uintptr_t value = number ? strtoul(number, NULL, 0) : 0;
+	pid_t pid = 0;
+
+	if (!strcmp(line, "child")) {
+		if (!(pid = forked()))
+			work();
+	} else if (!strcmp(line, "daemon")) {
+		pid = orphan();
+	} else if (!strncmp(line, "user ", 5)) {
+		pid = other_user((uid_t)value);
+	} else if (!strcmp(line, "namespace")) {
+		pid = other_namespace();
+	} else if (!strcmp(line, "exec")) {
+		pid = executed();
+	} else if (!strcmp(line, "vm")) {
+		pid = of_our_memory();
+	} else if (!strcmp(line, "vfork")) {
+		pthread_create(&thread, NULL, vforker, NULL);
+		pid = told();
+	} else if (!strcmp(line, "release")) {
+		if (write(go[1], "", 1) != 1)
+			victim_fail("release");
+		pthread_join(thread, NULL);
+	} else if (!strncmp(line, "end ", 4)) {
+		kill((pid_t)value, SIGKILL);
+		waitpid((pid_t)value, NULL, 0);
+	} else if (!strncmp(line, "storm ", 6)) {
+		atomic_store(&storming, 1);
+		pthread_create(&thread, NULL, storm, (void *)value);
+	} else if (!strcmp(line, "calm")) {
+		atomic_store(&storming, 0);
+		pthread_join(thread, NULL);
+	} else if (!strcmp(line, "count")) {
+		victim_say("%lu", atomic_load(&storms));
+		return;
+	} else {
+		victim_fail("unknown: %s", line);
+	}
+	if (pid)
+		victim_say("%d", pid);
+	else
+		victim_say("done");
+}
+
+int main(int argc, char **argv)
+{
+	const char *line;
+
+	area = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE,
+	            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (area == MAP_FAILED)
+		victim_fail("mmap");
+	if (argc == 3) {
+		life[0] = atoi(argv[2]);
+		life[1] = -1;
+		work();
+	}
+	program = argv[0];
+	if (pipe(life) || pipe(news) || pipe(go))
+		victim_fail("pipe");
+	victim_ready();
+	while ((line = victim_command())) {
+		scribble(64);
+		obey(line);
+	}
+	victim_say("ok");
+	return 0;
+}

@@ -1,0 +1,253 @@
+r"""One process of a session, through everything that may become of it.
+
+                    attach            exec()
+    found  ------>  tracked  <------->  not tracked  (attached again by the next iteration)
+       \                                    |
+        \--- while the tree is frozen ------+---> Snapshot: all of it is dirty
+                                                  (it stands still, so that is exact)
+
+`known` is what a consumer that followed every iteration holds of the process, whichever of these
+said so: what is in it and no longer there is reported as discarded.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from ..model.errors import AlreadyTracked, NotSupported, TargetExecuted, TimedOut, TrackError
+from ..model.pageset import PageSet
+from ..native.copy import Memory
+from ..native.error import NativeError
+from . import procfs, snapshot
+from .attach import Target, open_target
+from .failure import translated
+from .identify import Identity, gone
+from .tracker import Collection, Tracker
+
+# A shell script runs exec() once and is another program for good.
+_EXEC_TRIES = 3
+
+
+class Member:
+    """One process, by pid and start time (clock ticks after boot); nothing is attached to yet.
+
+    Raises TargetGone if it has ended.
+    """
+
+    def __init__(self, pid: int, start_time: int, page_size: int) -> None:
+        self.pid = pid
+        self.start_time = start_time
+        self._page_size = page_size
+        self._target: Target | None = None
+        self._tracker: Tracker | None = None
+        self._memory: Memory | None = None
+        self._held = PageSet(page_size)  # known, but not to the tracker
+        self._stopped_ns = 0
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except OSError:
+            raise gone(pid) from None
+        if procfs.same_process(pid, start_time) is None:
+            self.close()
+            raise gone(pid)
+
+    @classmethod
+    def of_target(cls, target: Target, page_size: int) -> Member:
+        """A member that is attached to already. Raises as `attach`; the target is closed then."""
+        try:
+            member = cls(target.pid, target.start_time, page_size)
+        except BaseException:
+            target.close()
+            raise
+        try:
+            member._adopt(target)
+        except BaseException:
+            member.close()
+            raise
+        return member
+
+    @property
+    def backend(self) -> str:
+        return str(Tracker.backend if self._tracker is None else self._tracker.backend)
+
+    @property
+    def known(self) -> PageSet:
+        """What a consumer of all iterations so far holds."""
+        return self._held | self._tracker.known if self._tracker else self._held
+
+    @property
+    def tracked(self) -> bool:
+        return self._tracker is not None
+
+    def ended(self) -> bool:
+        """Whether its last thread has exited (a pidfd polls readable then: pidfd_open(2))."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def alive(self) -> bool:
+        """Whether it is tracked and still runs the program that is."""
+        return self._tracker is not None and self._tracker.alive()
+
+    def inherit(self, known: PageSet) -> None:
+        """Takes over what a consumer holds of an earlier process with this pid."""
+        self._held |= known
+
+    def attach(self, deadline: float) -> None:
+        """Begins to track it. deadline: seconds to find a moment to stop one thread.
+
+        Raises as session.attach().
+        """
+        target = open_target(self.pid, deadline=deadline)
+        if target.start_time != self.start_time:
+            target.close()
+            raise gone(self.pid)
+        self._adopt(target)
+
+    def collect(self, deadline: float, frozen: bool) -> Collection:
+        """One iteration. frozen: nothing may be attached to, and nothing need be.
+
+        Raises TargetGone, NotPermitted, TimedOut, and what attaching raises.
+        """
+        for _ in range(_EXEC_TRIES):
+            if frozen and not self.alive():
+                return self._take_snapshot()
+            if self._tracker is None:
+                self.attach(deadline)
+            try:
+                return self._collect()
+            except TargetExecuted:
+                self._let_go()
+        raise TimedOut(
+            f"process {self.pid} runs exec() too often to be collected in between",
+            hint="try again when it has settled",
+            pid=self.pid,
+        )
+
+    def relist(self) -> None:
+        """What the last collection said was not told to anybody: the next one says everything."""
+        if self._tracker is not None:
+            self._tracker.relist()
+
+    def stopped_ns(self) -> int:
+        """How long a thread was stopped by attaching, since last asked."""
+        stopped, self._stopped_ns = self._stopped_ns, 0
+        return stopped
+
+    def read(self, start: int, length: int) -> bytes:
+        """Its memory. Raises TrackError with the address that cannot be read, TargetGone."""
+        identity = self.identity()
+        with translated(identity):
+            if self._memory is None:
+                self._memory = Memory(identity.live_tid)
+            return self._memory.read(start, length)
+
+    def identity(self) -> Identity:
+        """Who it is now; its pidfd is the member's own. Raises TargetGone.
+
+        One that is not attached to may have become another program at any time.
+        """
+        if self._target is not None:
+            return self._target.identity
+        try:
+            live = [one for one in procfs.thread_stats(self.pid) if not one.dead]
+        except ProcessLookupError:
+            live = []
+        if not live or self.ended():
+            raise gone(self.pid)
+        tid, name, image = live[0].tid, live[0].name, live[0].image
+        return Identity(self.pid, self.start_time, self._pidfd, tid, name, 0, 0, image)
+
+    def close(self) -> None:
+        """Ends the tracking and gives everything back. May be called twice."""
+        self._let_go()
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+    def _adopt(self, target: Target) -> None:
+        try:
+            self._tracker = _track(target, self._page_size)
+        except BaseException:
+            target.close()
+            raise
+        self._target = target
+        self._close_memory()
+        self._stopped_ns += target.stopped_ns
+
+    def _let_go(self) -> None:
+        self._close_memory()
+        if self._tracker is not None:
+            self._held |= self._tracker.known
+            self._tracker.close()
+            self._tracker = None
+        if self._target is not None:
+            self._target.close()
+            self._target = None
+
+    def _close_memory(self) -> None:
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
+
+    def _collect(self) -> Collection:
+        assert self._tracker is not None
+        with translated(self.identity()):
+            collection = self._tracker.iterate()
+        held, self._held = self._held, PageSet(self._page_size)
+        return _with_discarded(collection, held)
+
+    def _take_snapshot(self) -> Collection:
+        self._let_go()
+        identity = self.identity()
+        with translated(identity):
+            collection = snapshot.take(self.pid, identity.live_tid, self._page_size)
+        held, self._held = self._held, collection.dirty
+        return _with_discarded(collection, held)
+
+
+def _with_discarded(collection: Collection, held: PageSet) -> Collection:
+    if not held:
+        return collection
+    discarded = (held | collection.discarded) - collection.dirty
+    return collection._replace(discarded=discarded)
+
+
+def _track(target: Target, page_size: int) -> Tracker:
+    """A tracker with everything registered. Raises as `attach`."""
+    try:
+        tracker = Tracker(target.pid, target.tid, target.uffd, target.pagemap, page_size)
+    except NativeError as error:
+        # UFFDIO_API and PAGEMAP_SCAN say EINVAL or ENOTTY to what they do not know.
+        raise NotSupported(
+            f"this kernel cannot track process {target.pid} asynchronously ({error.step})",
+            hint="Linux 6.7 or later is needed; `uffdtrack check` shows what is missing",
+            pid=target.pid,
+        ) from error
+    try:
+        with translated(target.identity):
+            tracker.register()
+            if tracker.owned_elsewhere() and not _has_userfaultfd(target.pid):
+                raise AlreadyTracked(f"process {target.pid} is tracked already", pid=target.pid)
+    except BaseException:
+        tracker.close()
+        raise
+    return tracker
+
+
+def _has_userfaultfd(pid: int) -> bool:
+    """Whether the process itself has a userfaultfd open, so that a region may be its own."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        message = f"process {pid}: cannot look at its descriptors: {error}"
+        raise TrackError(message, pid=pid) from error
+    for name in names:
+        try:
+            if os.readlink(f"{folder}/{name}") == "anon_inode:[userfaultfd]":
+                return True
+        except FileNotFoundError:
+            continue
+    return False

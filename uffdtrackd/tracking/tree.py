@@ -1,0 +1,206 @@
+"""The processes of a session: who is there, who shares memory, and how all of them are stopped.
+
+    Follower.find() --> shares memory with its parent or a member?  --> sharing   (theirs is its)
+                        cannot be attached to?                      --> untracked (tried again)
+                        else                                        --> members
+    pidfd ------------> ended                                       --> exited, reported once
+
+The freeze goes on until it finds nobody new:
+
+    freeze members --> all at rest --> who else is there? --> freeze them as well --+
+                            ^                                                       |
+                            +-------------------------------------------------------+
+
+What a stopping process forks is stopped from birth (PTRACE_O_TRACEFORK), so only lines that nobody
+of is held yet can grow. A child of vfork() runs in its parent's memory while the parent waits and
+cannot be stopped: such a child is left running until its parent is at rest.
+"""
+
+from __future__ import annotations
+
+import time
+
+from ..model.errors import TargetGone, TimedOut, TrackError
+from ..native.error import NativeError
+from ..native.freeze import Frozen, freeze
+from ..native.kin import same_memory
+from . import procfs
+from .failure import translated
+from .follow import Follower
+from .member import Member
+
+# A process in vfork() cannot be attached to until its child runs exec(): the others do not wait.
+_CHILD_DEADLINE = 0.5
+
+
+class Tree:
+    """The members of a session, by pid.
+
+    sharing: processes that run in the memory of another: pid -> the other. untracked: those that
+    could not be attached to in the last update: pid -> why.
+    """
+
+    def __init__(
+        self,
+        first: Member,
+        follower: Follower | None,
+        page_size: int,
+        deadline: float,
+        most: int,
+    ) -> None:
+        self.members = {first.pid: first}
+        self.sharing: dict[int, int] = {}
+        self.untracked: dict[int, str] = {}
+        self._first = first
+        self._follower = follower
+        self._page_size = page_size
+        self._deadline = min(deadline, _CHILD_DEADLINE)
+        self._most = most
+        self._exited: list[int] = []
+
+    def status(self) -> list[str]:
+        lines = [self._follower.status] if self._follower and self._follower.status else []
+        return lines + [f"process {pid}: {why}" for pid, why in self.untracked.items()]
+
+    def take_exited(self) -> tuple[int, ...]:
+        """Members that ended since last asked; none that another process has the pid of."""
+        exited, self._exited = self._exited, []
+        return tuple(pid for pid in exited if pid not in self.members)
+
+    def drop(self, pid: int) -> None:
+        """A member has ended."""
+        self.members.pop(pid).close()
+        self.untracked.pop(pid, None)
+        self._exited.append(pid)
+
+    def close(self) -> None:
+        for member in self.members.values():
+            member.close()
+        if self._follower is not None:
+            self._follower.close()
+
+    def update(self, *, frozen: bool) -> None:
+        """Finds out who ended and who is new, and attaches to those.
+
+        frozen: the freeze has found everybody, and nobody may be attached to. Raises TrackError
+        if there are too many.
+        """
+        self.untracked.clear()
+        if self._follower is None or frozen:
+            return
+        before = {pid: one for pid, one in self.members.items() if one.ended()}
+        known = {pid: one.known for pid, one in before.items()}
+        for pid in before:
+            self.drop(pid)
+        found = self._follower.find(self.members)
+        self.sharing = {pid: of for pid, of in self.sharing.items() if pid in found}
+        self._share(found)
+        self._check_number(len(self.members) + len(found) - len(self.sharing))
+        for pid, start_time in found.items():
+            # Again: a process attached to a moment ago may share with this one.
+            if pid in self.sharing or self._shares(pid) is not None:
+                continue
+            try:
+                member = Member(pid, start_time, self._page_size)
+            except TargetGone:
+                continue
+            if pid in known:
+                member.inherit(known[pid])
+            self._enlist(member)
+
+    def freeze(self, deadline: float) -> Frozen:
+        """Stops everybody. Raises TimedOut, NotPermitted, TargetGone, TrackError."""
+        end = time.monotonic() + deadline
+        if self._follower is None:
+            with translated(self._first.identity()):
+                return freeze([self._first.pid], deadline=deadline)
+        for pid in [pid for pid, one in self.members.items() if one.ended()]:
+            self.drop(pid)
+        if not self.members:
+            raise TargetGone(f"process {self._first.pid} and all it left have ended")
+        some = next(iter(self.members.values())).identity()
+        with translated(some):
+            frozen = freeze(list(self.members), deadline=deadline, follow=True)
+        try:
+            with translated(some):
+                self._freeze_rest(frozen, end)
+        except BaseException:
+            frozen.thaw()
+            raise
+        return frozen
+
+    def _freeze_rest(self, frozen: Frozen, end: float) -> None:
+        assert self._follower is not None
+        held = set(self.members)
+        while found := self._follower.find(held):
+            self._check_number(len(held) + len(found))
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimedOut(
+                    f"the processes of {self._first.pid} fork faster than they can be frozen",
+                    hint="try again, or with a longer deadline",
+                    pid=self._first.pid,
+                )
+            # Not the child of a vfork() whose parent is yet to be stopped.
+            ready = [pid for pid in found if not self._parent_in(pid, found)]
+            frozen.add(ready, deadline=left)
+            held.update(ready)
+            self._share({pid: found[pid] for pid in ready})
+            for pid in ready:
+                if pid not in self.sharing:
+                    self._add_frozen(pid, found[pid])
+
+    def _add_frozen(self, pid: int, start_time: int) -> None:
+        try:
+            self.members[pid] = Member(pid, start_time, self._page_size)
+        except TargetGone:
+            return
+        self.untracked.pop(pid, None)
+
+    def _enlist(self, member: Member) -> None:
+        try:
+            member.attach(self._deadline)
+        except TargetGone:
+            member.close()
+        except TrackError as error:
+            member.close()
+            self.untracked[member.pid] = error.message
+        else:
+            self.members[member.pid] = member
+
+    def _share(self, found: dict[int, int]) -> None:
+        """Finds those that run in the memory of their parent, or of a member."""
+        for pid in found:
+            of = self._shares(pid)
+            parent = self._parent_in(pid, found) if of is None else None
+            if of is not None or parent is not None:
+                self.sharing[pid] = of or parent or 0
+            else:
+                self.sharing.pop(pid, None)
+
+    def _shares(self, pid: int) -> int | None:
+        return next((one for one in self.members if one != pid and _same(pid, one)), None)
+
+    def _parent_in(self, pid: int, found: dict[int, int]) -> int | None:
+        """Its parent, if that is among `found` and has the same memory."""
+        try:
+            parent = procfs.read_stat(pid).ppid
+        except ProcessLookupError:
+            return None
+        return parent if parent in found and _same(pid, parent) else None
+
+    def _check_number(self, number: int) -> None:
+        if number > self._most:
+            raise TrackError(
+                f"{number} processes to follow, more than the limit of {self._most}",
+                hint="a fork bomb? else give a higher limit (most_processes, --most-processes)",
+                pid=self._first.pid,
+            )
+
+
+def _same(one: int, other: int) -> bool:
+    try:
+        return same_memory(one, other)
+    except NativeError:
+        # One of them has gone, or may not be looked at: attaching will say which.
+        return False
