@@ -170,9 +170,12 @@ parasite_main(struct parasite *self)
 	while (say(self, &message, -1) == -EIO)
 		; /* only a test's doing, as in call_surely() */
 
-	/* While the injector lives it stops the thread in here, and this never returns.
+	/*
+	 * While the injector lives it stops the thread in here, and this never ends. What
+	 * may still be in the socket is a message that could not be received.
 	 */
-	call_surely(self, SYS_read, self->sockets[0], (long)&byte, 1, 0);
+	while (call_surely(self, SYS_read, self->sockets[0], (long)&byte, 1, 0) > 0)
+		;
 
 	/*
 	 * Cure: the injector is dead. Its end of ptrace is gone as well, so nothing stops
