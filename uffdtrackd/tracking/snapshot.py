@@ -25,7 +25,7 @@ from .registrar import Refused
 from .shared import extents
 from .space import Space
 from .tracker import Collection
-from .untracked import populated
+from .untracked import Judge, populated
 
 
 def take(pid: int, tid: int, page_size: int) -> Collection:
@@ -39,7 +39,7 @@ def take(pid: int, tid: int, page_size: int) -> Collection:
         layout.refresh()
         limit = scan.limit(pagemap)
         refused = [one for one in _refused(tid, layout) if one.vma.end <= limit]
-        space = Space(layout, refused, mem, page_size, {})
+        space = Space(layout, refused, Judge(mem, tid), page_size, {})
         dirty = _populated(pagemap, limit, space, page_size)
         always = space.always
         for region in space.always_if_populated:
