@@ -20,6 +20,7 @@
 
 #include "c/child.h"
 #include "c/passing.h"
+#include "c/place.h"
 #include "c/strays.h"
 
 struct report {
@@ -65,6 +66,7 @@ static int attempt(struct ut_window *window, struct ut_error *error)
 		*error = closing;
 		failed = 1;
 	}
+	ut_place_away();
 	return failed ? -1 : 0;
 }
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "c/listing.h"
+#include "c/place.h"
 
 /* A child that was stopped too late may have forked as well; nobody forks deeper in a
  * millisecond. */
@@ -57,6 +58,7 @@ static void close_there(const struct ut_window *window, pid_t pid, int proc_fd, 
 		if (!ut_window_open(&there, &error) && same_file(pid, fd, window->uffd))
 			there.target_fd = fd;
 		ut_window_close(&there, &error);
+		ut_place_away();
 	}
 	ut_prepare_undo(&there);
 }
