@@ -53,7 +53,7 @@ def take_the_cpus() -> bool:
     whether it was granted. What disturbs caches and memory is still felt, by both sides alike.
     """
     try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
     except PermissionError:
         return False
     return True

@@ -94,6 +94,9 @@ class Target(Program):
     def __init__(self, mib: int, *, regions: int = 0, threads: int = 1) -> None:
         super().__init__("victim", mib, regions, threads, cpu=CPUS[0])
         self.threads = threads
+        # Below whoever wants to stop it, as on a machine without real-time work.
+        if os.sched_getscheduler(0) == os.SCHED_RR:
+            os.sched_setparam(self._process.pid, os.sched_param(1))
         self.pid, self.site, self.start, self.end, *self._regions = self.numbers
         self.pages = (self.end - self.start) // PAGE
         self._seed = 0
