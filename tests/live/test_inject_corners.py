@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.live.footprint import footprint, state, tracer
-from tests.live.strike import injected
+from tests.live.strike import Watched, injected
 from tests.victim import Victim
 from uffdtrackd.errors import TrackError
 from uffdtrackd.native.error import NativeError
@@ -119,6 +122,78 @@ def test_waits_for_a_moment(spawn: Spawn) -> None:
     assert 0.2 <= time.monotonic() - began < 5
     injected(target.pid)
     assert tracer(target.pid) == 0
+
+
+@pytest.fixture
+def frozen_group(tmp_path: Path) -> Iterator[Callable[[int], None]]:
+    """A cgroup (v2) of its own: call it with a pid to move that in, then with 1 or 0 to freeze."""
+    root = tmp_path / "cgroup"
+    root.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "cgroup2", "none", root], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no cgroup v2 can be mounted: {mounted.stderr.strip()}")
+    group = root / f"uffdtrackd-test-{os.getpid()}"
+    group.mkdir()
+
+    def freeze(what: int) -> None:
+        if what > 1:
+            (group / "cgroup.procs").write_text(str(what))
+            return
+        (group / "cgroup.freeze").write_text(str(what))
+        while f"frozen {what}" not in (group / "cgroup.events").read_text():
+            os.sched_yield()
+
+    yield freeze
+    freeze(0)
+    for pid in (group / "cgroup.procs").read_text().split():
+        (root / "cgroup.procs").write_text(pid)
+    group.rmdir()
+    subprocess.run(["umount", root], check=True)
+
+
+@both
+@pytest.mark.parametrize("kind", ["spin", "epoll", "nanosleep"])
+def test_a_frozen_container(
+    spawn: Spawn, frozen_group: Callable[[int], None], kind: str, method: Method
+) -> None:
+    """It stops for us but does not run for us: refused in time, or done when it is thawed."""
+    target = Watched(spawn, kind)
+    frozen_group(target.pid)
+    frozen_group(1)
+    with pytest.raises(NativeError, match="run the thread"):
+        injected(target.pid, target.tid, method, deadline=0.1)
+    assert target.before.differences(footprint(target.pid)) == []
+    assert tracer(target.pid) == 0
+    thaw = threading.Timer(0.1, frozen_group, (0,))
+    thaw.start()
+    try:
+        injected(target.pid, target.tid, method)
+    finally:
+        thaw.join()
+    target.unharmed()
+    target.victim.finish()
+
+
+def test_again_and_again(spawn: Spawn) -> None:
+    """Nothing grows here: no descriptor, no child, no memory."""
+    target = spawn("idle")
+    for _ in range(50):
+        injected(target.pid)
+    before = len(os.listdir("/proc/self/fd")), resident()
+    for _ in range(300):
+        injected(target.pid)
+    after = len(os.listdir("/proc/self/fd")), resident()
+    assert after[0] == before[0]
+    assert after[1] - before[1] < 512 << 10
+    target.finish()
+
+
+def resident() -> int:
+    """Bytes of this process in memory (proc_pid_statm(5))."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def test_forks_take_nothing_along(spawn: Spawn) -> None:

@@ -227,9 +227,14 @@ int ut_window_close(struct ut_window *window, struct ut_error *error)
 	if (!remote->stopped && (remote->masked || window->base) &&
 	    ut_remote_stop(remote, UINT64_MAX, error))
 		return -1;
+	/* Never stopped: the end of this process takes the request back. */
 	if (!remote->stopped)
-		return 0; /* never stopped: the end of this process takes the request back
-		           */
+		return 0;
+	/*
+	 * What is in the target has to come out of it, however long that takes: its
+	 * cgroup may have been frozen in the middle of the window.
+	 */
+	remote->deadline_ns = UINT64_MAX;
 	if (window->base)
 		evict(window, error);
 	close_in_target(window, window->target_fd, error);
