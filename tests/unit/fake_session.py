@@ -56,6 +56,7 @@ class FakeSession:
         self.page_size = PAGE
         self.pids = [pid]
         self.backend = "async"
+        self.status: list[str] = []
         self.closed = 0
         self.thawed = 0
         self._ends = ends

@@ -73,6 +73,13 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         help="also track the processes it forks, or all of its control group (default: none)",
     )
     parser.add_argument(
+        "--most-processes",
+        type=positive,
+        default=1024,
+        metavar="N",
+        help="with --follow: more processes than this are an error (default: 1024)",
+    )
+    parser.add_argument(
         "--backend",
         choices=("auto", "async", "sync"),
         default="auto",

@@ -28,9 +28,29 @@ from .signals import Stop
 def attached(args: argparse.Namespace, stop: Stop) -> Iterator[Session]:
     """A session with args.pid, closed at the end; a signal may end the attaching."""
     with stop.allowed():
-        session = uffdtrackd.attach(args.pid, backend=args.backend, follow=args.follow)
+        session = uffdtrackd.attach(
+            args.pid,
+            backend=args.backend,
+            follow=args.follow,
+            most_processes=args.most_processes,
+        )
     with session:
         yield session
+
+
+class Warnings:
+    """Says on stderr, once each, what a session cannot see."""
+
+    def __init__(self, session: Session, note: Callable[[str], None]) -> None:
+        self._session = session
+        self._note = note
+        self._said: set[str] = set()
+
+    def tell(self) -> None:
+        for line in self._session.status:
+            if line not in self._said:
+                self._said.add(line)
+                self._note(f"uffdtrack: warning: {line}")
 
 
 class Rounds:
@@ -69,6 +89,9 @@ class Rounds:
                 return
             passed = time.monotonic() - self._began
             due = (passed // self._interval + 1) * self._interval - passed
+            if self._session.pids != [self._pid]:
+                select.select([], [], [], due)
+                return
             try:
                 pidfd = os.pidfd_open(self._pid)
             except OSError:

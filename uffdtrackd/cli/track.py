@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from ..model.iteration import Iteration
 from . import arguments, render
 from .recorder import Recorder
-from .rounds import Rounds, attached
+from .rounds import Rounds, Warnings, attached
 from .row import Row
 from .signals import Interrupted
 from .terminal import Terminal
@@ -20,6 +20,7 @@ class Track:
     example = """\
   uffdtrack track 1234                      once a second, until Ctrl-C
   uffdtrack track 1234 -i 0.1 -n 50         50 times, ten a second
+  uffdtrack track 1234 --follow fork        and the processes it forks
   uffdtrack track 1234 -n 20 --log run.uft --freeze-last
   uffdtrack track 1234 --json | jq '.stats'
 """
@@ -57,8 +58,11 @@ class Track:
                 )
             rounds = Rounds(session, args.pid, args.interval, terminal.stop, view.step)
 
+            warnings = Warnings(session, view.note)
+
             def tell(taken: tuple[Row, Iteration]) -> None:
                 row, iteration = taken
+                warnings.tell()
                 view.show(row, iteration)
                 if recorder:
                     recorder.append(iteration)

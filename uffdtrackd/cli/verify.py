@@ -18,7 +18,7 @@ from ..model.pageset import PageSet
 from ..model.region import Region
 from ..tracking.shadow import Comparison, Shadow
 from . import arguments, render, units
-from .rounds import Rounds, attached
+from .rounds import Rounds, Warnings, attached
 from .terminal import Terminal
 
 # Ranges that are named when pages were missed: enough to see a pattern.
@@ -71,8 +71,10 @@ Takes as much memory as the process has populated, and stops it for the comparis
             shadow = stack.enter_context(Shadow(limit))
             session = stack.enter_context(attached(args, terminal.stop))
             rounds = Rounds(session, args.pid, args.interval, terminal.stop, view.step)
+            warnings = Warnings(session, view.note)
             for _ in range(args.iterations - 1):
                 row, iteration = rounds.next()
+                warnings.tell()
                 view.step("copying")
                 shadow.apply(iteration)
                 view.show(row, iteration)

@@ -97,10 +97,13 @@ def identify(pid: int) -> Identity:
     try:
         return _identify(pid, pidfd)
     except BaseException as error:
+        # In this order: what is not there any more has ended by the time that is asked. What is
+        # there, and yet could not be found a moment ago, is about to end.
+        there = os.path.exists(procfs.folder(pid))
         ended = Identity(pid, 0, pidfd, pid, "", 0, 0, (0, 0, 0)).ended()
         os.close(pidfd)
         if isinstance(error, ProcessLookupError) and not isinstance(error, TrackError):
-            if not ended:
+            if not there and not ended:
                 raise NotPermitted(
                     f"process {pid} exists but /proc/{pid} is hidden from us",
                     hint="run as root, or remount /proc without hidepid=",

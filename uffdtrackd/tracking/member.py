@@ -44,6 +44,7 @@ class Member:
         self._memory: Memory | None = None
         self._held = PageSet(page_size)  # known, but not to the tracker
         self._stopped_ns = 0
+        self.reported = False  # in an iteration
         try:
             self._pidfd = os.pidfd_open(pid)
         except OSError:
@@ -93,6 +94,7 @@ class Member:
     def inherit(self, known: PageSet) -> None:
         """Takes over what a consumer holds of an earlier process with this pid."""
         self._held |= known
+        self.reported = True
 
     def attach(self, deadline: float) -> None:
         """Begins to track it. deadline: seconds to find a moment to stop one thread.
@@ -195,6 +197,7 @@ class Member:
         assert self._tracker is not None
         with translated(self.identity()):
             collection = self._tracker.iterate()
+        self.reported = True
         held, self._held = self._held, PageSet(self._page_size)
         return _with_discarded(collection, held)
 
@@ -203,6 +206,7 @@ class Member:
         identity = self.identity()
         with translated(identity):
             collection = snapshot.take(self.pid, identity.live_tid, self._page_size)
+        self.reported = True
         held, self._held = self._held, collection.dirty
         return _with_discarded(collection, held)
 

@@ -25,7 +25,7 @@ from .registrar import Refused
 from .shared import extents
 from .space import Space
 from .tracker import Collection
-from .untracked import Judge, populated
+from .untracked import Judge, in_swap, populated
 
 
 def take(pid: int, tid: int, page_size: int) -> Collection:
@@ -104,9 +104,13 @@ def _populated(pagemap: int, limit: int, space: Space, page_size: int) -> PageSe
             start,
             end,
             anyof=scan.Page.PRESENT | scan.Page.SWAPPED,
-            ret=scan.Page.FILE,
+            ret=scan.Page.FILE | scan.Page.PRESENT,
         ):
-            (files if categories & scan.Page.FILE else own).append((first, last))
+            if not categories & scan.Page.PRESENT:
+                # Not a marker of its own userfaultfd: reading one would call its handler.
+                own += in_swap(pagemap, first, last)
+            else:
+                (files if categories & scan.Page.FILE else own).append((first, last))
     # A page of the file behind a private mapping is the file's, until it is written.
     of_files = PageSet.from_ranges(files, page_size) - space.private_files
     return PageSet.from_ranges(own, page_size) | of_files

@@ -68,10 +68,12 @@ class Tree:
         return tuple(pid for pid in exited if pid not in self.members)
 
     def drop(self, pid: int) -> None:
-        """A member has ended."""
-        self.members.pop(pid).close()
+        """A member has ended. Nobody is told of one that nobody ever heard of."""
+        member = self.members.pop(pid)
+        if member.reported:
+            self._exited.append(pid)
+        member.close()
         self.untracked.pop(pid, None)
-        self._exited.append(pid)
 
     def close(self) -> None:
         for member in self.members.values():

@@ -133,11 +133,11 @@ def populated(region: Untracked, pagemap: int) -> list[tuple[int, int]]:
     return [
         run
         for start, end, categories in found
-        for run in ([(start, end)] if categories else _swapped(pagemap, start, end))
+        for run in ([(start, end)] if categories else in_swap(pagemap, start, end))
     ]
 
 
-def _swapped(pagemap: int, start: int, end: int) -> list[tuple[int, int]]:
+def in_swap(pagemap: int, start: int, end: int) -> list[tuple[int, int]]:
     """The pages of a range that are in swap, each by itself; the others are markers.
 
     Without CAP_SYS_ADMIN the types of entries read as 0, and all count as swapped.
