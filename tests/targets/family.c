@@ -286,6 +286,8 @@ int main(int argc, char **argv)
 	program = argv[0];
 	if (pipe(life) || pipe(news) || pipe(go))
 		victim_fail("pipe");
+	/* A child that runs exec() must not hold open what it waits for the end of. */
+	fcntl(life[1], F_SETFD, FD_CLOEXEC);
 	victim_ready();
 	while ((line = victim_command())) {
 		scribble(64);

@@ -96,7 +96,10 @@ class Tracker:
 
     def alive(self) -> bool:
         """Whether the address space still exists: exec() and exit make an end of it."""
-        return os.pread(self._maps, 1, 0) != b""
+        try:
+            return os.pread(self._maps, 1, 0) != b""
+        except ProcessLookupError:  # the process itself has ended
+            return False
 
     def close(self) -> None:
         """Gives back what it opened; the userfaultfd is its owner's."""
