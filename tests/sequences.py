@@ -1,0 +1,333 @@
+"""Random sequences of memory operations with iterations in between, for hypothesis to shrink.
+
+    rules --commands--> puppet, its threads, its forked children
+          --step----->  iterate, copy what is listed
+          --judge---->  frozen final: the copy must equal the memory
+    after each sequence: judge once more
+
+What fails is made small by hypothesis, and printed as the calls that lead there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import hypothesis
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+import uffdtrackd
+from tests import victim
+from tests.oracle import Oracle
+from tests.procfs import PAGE
+from tests.puppet import (
+    ANON,
+    MADV_COLLAPSE,
+    MADV_DONTNEED,
+    MADV_FREE,
+    MADV_HUGEPAGE,
+    MADV_PAGEOUT,
+    MADV_POPULATE_READ,
+    MADV_POPULATE_WRITE,
+    MADV_REMOVE,
+    MAP_ANONYMOUS,
+    MAP_PRIVATE,
+    MAP_SHARED,
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PROT_NONE,
+    PROT_READ,
+    RW,
+    Puppet,
+)
+
+PAGES = 24
+MOST = 12
+
+#: A part of an area, as first page and count; cut to fit.
+parts = st.tuples(st.integers(0, PAGES - 1), st.integers(1, PAGES))
+which = st.integers(0, MOST - 1)
+#: Iterations often: what happens between the same two hides, more often than not, behind a write.
+afterwards = st.sampled_from(["", "step", "judge"])
+
+KINDS = ["anon", "anon", "shared", "memfd", "private memfd", "private memfd"]
+
+
+@dataclass
+class Area:
+    """A mapping, or what is left of it. of_file: there is nothing behind its end but SIGBUS."""
+
+    at: int
+    pages: int
+    of_file: bool
+    prot: int = RW
+
+    def part(self, part: tuple[int, int]) -> tuple[int, int]:
+        first = part[0] % self.pages
+        return self.at + first * PAGE, min(part[1], self.pages - first)
+
+
+class Sequences(RuleBasedStateMachine):
+    """One process under one session; see the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.victim = victim.Victim([str(victim.build("obey"))])
+        try:
+            self.puppet = Puppet(self.victim)
+            self.threads = [self.puppet, self.puppet.agent("thread")]
+            self.busy = self.puppet.agent("thread")
+            self.children: list[Puppet] = []
+            self.areas: list[Area] = []
+            self.ended: Callable[[], str] | None = None
+            self.session = uffdtrackd.attach(self.victim.pid)
+            self.oracle = Oracle(self.session)
+            for kind in KINDS:
+                self.map(kind, PAGES, True, "")
+            self.oracle.step()
+        except BaseException:
+            self.victim.kill()
+            raise
+
+    def teardown(self) -> None:
+        try:
+            self.judge()
+            self.rest()
+            self.judge()
+            self.victim.finish()
+        finally:
+            self.session.close()
+            self.victim.kill()
+
+    def then(self, what: str) -> None:
+        if what:
+            {"step": self.step, "judge": self.judge}[what]()
+
+    def area(self, index: int) -> Area:
+        return self.areas[index % len(self.areas)]
+
+    def writable(self, index: int) -> Area | None:
+        """The area, if a store to it would not kill the target."""
+        area = self.area(index)
+        return area if area.prot == RW else None
+
+    def place(self, pages: int) -> int:
+        return self.puppet.alone(pages, PROT_NONE)
+
+    @precondition(lambda self: len(self.areas) < MOST)
+    @rule(
+        kind=st.sampled_from(KINDS),
+        pages=st.integers(1, PAGES),
+        written=st.booleans(),
+        then=afterwards,
+    )
+    def map(self, kind: str, pages: int, written: bool, then: str) -> None:
+        if kind == "anon":
+            at = self.puppet.mmap(pages)
+        elif kind == "shared":
+            at = self.puppet.mmap(pages, RW, MAP_SHARED | MAP_ANONYMOUS)
+        else:
+            fd = self.puppet.memfd(pages)
+            private = kind == "private memfd"
+            at = self.puppet.mmap(pages, RW, MAP_PRIVATE if private else MAP_SHARED, fd)
+            self.puppet.close(fd)
+        self.areas.append(Area(at, pages, kind != "anon"))
+        if written:
+            self.puppet.fill(at, pages)
+        self.then(then)
+
+    @precondition(lambda self: self.areas)
+    @rule(index=which, part=parts, who=st.integers(0, 1), then=afterwards)
+    def write(self, index: int, part: tuple[int, int], who: int, then: str) -> None:
+        if area := self.writable(index):
+            self.threads[who].fill(*area.part(part))
+        self.then(then)
+
+    @precondition(lambda self: self.areas)
+    @rule(index=which, part=parts)
+    def read(self, index: int, part: tuple[int, int]) -> None:
+        area = self.area(index)
+        if area.prot != PROT_NONE:
+            self.puppet.touch(*area.part(part))
+
+    @precondition(lambda self: self.areas)
+    @rule(
+        index=which,
+        part=parts,
+        advice=st.sampled_from(
+            [
+                MADV_DONTNEED,
+                MADV_DONTNEED,
+                MADV_FREE,
+                MADV_REMOVE,
+                MADV_PAGEOUT,
+                MADV_POPULATE_READ,
+                MADV_POPULATE_WRITE,
+                MADV_HUGEPAGE,
+                MADV_COLLAPSE,
+            ]
+        ),
+        then=afterwards,
+    )
+    def advise(self, index: int, part: tuple[int, int], advice: int, then: str) -> None:
+        at, pages = self.area(index).part(part)
+        # Refused where it does not fit the mapping: that is an event too.
+        self.puppet.try_call("madvise", at, pages * PAGE, advice)
+        self.then(then)
+
+    @precondition(lambda self: self.areas)
+    @rule(index=which, prot=st.sampled_from([PROT_NONE, PROT_READ, RW]))
+    def protect(self, index: int, prot: int) -> None:
+        area = self.area(index)
+        if area is not getattr(self, "churned", None):
+            self.puppet.call("mprotect", area.at, area.pages * PAGE, prot)
+            area.prot = prot
+
+    @precondition(lambda self: self.areas)
+    @rule(index=which, part=parts, written=st.booleans())
+    def map_over(self, index: int, part: tuple[int, int], written: bool) -> None:
+        if area := self.writable(index):
+            at, pages = area.part(part)
+            self.puppet.mmap(pages, RW, ANON, at=at)
+            if written:
+                self.puppet.fill(at, pages)
+
+    @precondition(lambda self: self.areas)
+    @rule(index=which)
+    def unmap(self, index: int) -> None:
+        area = self.area(index)
+        if area is not getattr(self, "churned", None):
+            self.puppet.munmap(area.at, area.pages)
+            self.areas.remove(area)
+
+    @precondition(lambda self: self.areas)
+    @rule(index=which, beside=st.booleans(), keep=st.booleans())
+    def move(self, index: int, beside: bool, keep: bool) -> None:
+        """To a place of its own, or right behind another area; `keep`: the old one stays, empty."""
+        area = self.area(index)
+        if area is getattr(self, "churned", None):
+            return
+        other = self.areas[0]
+        there = other.at + other.pages * PAGE if beside else self.place(area.pages)
+        end = there + area.pages * PAGE
+        if any(one.at < end and there < one.at + one.pages * PAGE for one in self.areas):
+            return
+        if beside:
+            # MAP_FIXED_NOREPLACE: whatever else is there stays there.
+            size = area.pages * PAGE
+            got = self.puppet.try_call("mmap", there, size, PROT_NONE, ANON | 0x100000, -1, 0)
+            if got != there:
+                return
+        flags = MREMAP_MAYMOVE | MREMAP_FIXED | (MREMAP_DONTUNMAP if keep else 0)
+        size = area.pages * PAGE
+        if self.puppet.try_call("mremap", area.at, size, size, flags, there) == there:
+            area.at = there
+
+    @precondition(lambda self: self.areas)
+    @rule(index=which, part=parts, meanwhile=afterwards, then=afterwards)
+    def away_and_back(self, index: int, part: tuple[int, int], meanwhile: str, then: str) -> None:
+        """A part leaves and comes home, and merges with the rest again."""
+        area = self.area(index)
+        if area is getattr(self, "churned", None):
+            return
+        at, pages = area.part(part)
+        there, flags = self.place(pages), MREMAP_MAYMOVE | MREMAP_FIXED
+        size = pages * PAGE
+        if self.puppet.try_call("mremap", at, size, size, flags, there) != there:
+            return  # a part of it was replaced: EFAULT
+        self.then(meanwhile)
+        self.puppet.call("mremap", there, size, size, flags, at)
+        if area.prot == RW:
+            self.puppet.fill(area.at, 1)
+        self.then(then)
+
+    @precondition(lambda self: self.areas)
+    @rule(index=which, pages=st.integers(1, PAGES))
+    def resize(self, index: int, pages: int) -> None:
+        area = self.area(index)
+        if area.of_file or area is getattr(self, "churned", None):
+            return
+        old, new = area.pages * PAGE, pages * PAGE
+        at = self.puppet.try_call("mremap", area.at, old, new, MREMAP_MAYMOVE)
+        if at > 0:
+            area.at, area.pages = at, pages
+
+    @precondition(lambda self: len(self.children) < 3)
+    @rule()
+    def fork(self) -> None:
+        # A copy made while a thread holds a lock of libc would hang.
+        self.rest()
+        child = self.puppet.agent("child")
+        self.children.append(child)
+        self.inherited = {id(area): (area.at, area.pages) for area in self.areas}
+
+    @precondition(lambda self: self.children and self.areas)
+    @rule(index=which, part=parts)
+    def write_in_child(self, index: int, part: tuple[int, int]) -> None:
+        """Copy-on-write there, or, in shared memory, a write that only the object knows of."""
+        area = self.area(index)
+        same = self.inherited.get(id(area)) == (area.at, area.pages)
+        if same and self.children[-1].try_call("mprotect", area.at, area.pages * PAGE, RW) == 0:
+            self.children[-1].fill(*area.part(part))
+
+    @rule(pages=st.integers(1, 8))
+    def grow_heap(self, pages: int) -> None:
+        end = self.puppet.call("brk", 0)
+        if self.puppet.call("brk", end + pages * PAGE) == end + pages * PAGE:
+            self.puppet.fill((end + PAGE - 1) & -PAGE, pages - 1)
+
+    @rule(pages=st.integers(1, 64))
+    def deep_stack(self, pages: int) -> None:
+        self.puppet.ask(f"deep {pages * PAGE}")
+
+    @precondition(lambda self: self.areas and self.ended is None)
+    @rule(index=which)
+    def churn(self, index: int) -> None:
+        """From now on a thread writes to an area all the time."""
+        if area := self.writable(index):
+            self.churned = area
+            self.ended = self.busy.begin(f"churn {area.at} {area.pages * PAGE} 300000")
+
+    @rule()
+    def rest(self) -> None:
+        if self.ended is not None:
+            self.ended()
+            self.ended = None
+            del self.churned
+
+    @rule()
+    def step(self) -> None:
+        self.oracle.step()
+
+    @rule()
+    def judge(self) -> None:
+        self.oracle.final().check()
+
+
+def run(seed: int, examples: int, steps: int, shrink: bool = True) -> None:
+    """So many sequences of at most so many steps. Raises what the smallest failing one raises.
+
+    shrink: make what fails small, which takes minutes; else the first is raised as it was.
+    """
+
+    class Seeded(Sequences):
+        pass
+
+    settings: Any = hypothesis.settings(
+        max_examples=examples,
+        stateful_step_count=steps,
+        deadline=None,
+        database=None,
+        print_blob=False,
+        phases=[hypothesis.Phase.generate] + [hypothesis.Phase.shrink] * shrink,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    run_state_machine_as_test(hypothesis.seed(seed)(Seeded), settings=settings)
