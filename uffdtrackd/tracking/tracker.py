@@ -205,6 +205,9 @@ class Tracker:
         self._collector.exclude(space.excluded.runs)
         self._collector.shared(space.shared.runs)
         self._collector.forget((before - space.mapped).runs)
+        # A mapping that came between the reading of maps and the scan was reported before anybody
+        # knew that a file is behind it.
+        self._own_file_pages = self._known.pages & space.private_files
         self._shared.set_regions(space.shared_regions, [vma for vma, _ in space.shared_huge])
         return space
 
