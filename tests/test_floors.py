@@ -1,6 +1,7 @@
 """An import points down: the floors of the house, held by reading every import there is.
 
 cli                    words and tables for people
+service                the daemon: many clients, one socket, kept by systemd
 (package)              uffdtrackd/__init__, errors: the public names
 store    tracking      what was found, kept | how it is found; neither knows the other
 model                  what everything talks about
@@ -18,7 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "uffdtrackd"
 # Higher numbers may import lower ones and their own floor; store and tracking share a height.
-HEIGHT = {"native": 0, "model": 1, "store": 2, "tracking": 2, "": 3, "cli": 4}
+HEIGHT = {"native": 0, "model": 1, "store": 2, "tracking": 2, "": 3, "service": 4, "cli": 5}
 
 
 def modules() -> list[str]:
