@@ -7,7 +7,8 @@
 # package redis-server adds no more than a unit that would start one on port 6379.
 set -euo pipefail
 
-build=(ca-certificates gcc git libc6-dev make python3 python3-dev python3-venv)
+build=(ca-certificates gcc git libc6-dev libsystemd-dev make pkg-config python3 python3-dev
+	python3-venv)
 tested=(gdb redis-tools sqlite3 strace)
 
 case "${1:-}" in

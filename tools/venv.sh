@@ -55,7 +55,7 @@ pip=("$venv/bin/python" -m pip install -qq --disable-pip-version-check)
 	    data = tomllib.load(file)
 	project = data["project"]
 	for name in (data["build-system"]["requires"], project["dependencies"],
-	             project["optional-dependencies"]["dev"]):
+	             *project["optional-dependencies"].values()):
 	    print("\n".join(name))
 PYTHON
 "${pip[@]}" -r "$venv/requirements.txt"

@@ -1,0 +1,64 @@
+"""Whether the workers still get anywhere: what the watchdog of the service manager hangs on.
+
+    worker   with heartbeat.working("collecting s-3"): ...beat()...
+    loop     every half WatchdogSec:  late() is None --> WATCHDOG=1
+                                      late() is text --> not fed: killed, restarted, restored
+
+An event loop that turns proves little where all work is done by threads. Work that takes long in
+steps calls beat() between them. What a client can make wait for ever (reading memory that a file
+system of their own backs) is no business of the heart: do not wrap it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Heartbeat:
+    """Pieces of work under way. patience: seconds after which one without a beat is stuck."""
+
+    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.patience = patience
+        self._clock = clock
+        self._lock = threading.Lock()
+        # Thread --> (when it last got somewhere, at what it works), innermost work last.
+        self._work: dict[int, list[tuple[float, str]]] = {}
+
+    @contextmanager
+    def working(self, what: str) -> Iterator[None]:
+        """A piece of work of this thread; may be nested."""
+        me = threading.get_ident()
+        with self._lock:
+            self._work.setdefault(me, []).append((self._clock(), what))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._work[me].pop()
+                if not self._work[me]:
+                    del self._work[me]
+            self.beat()
+
+    def beat(self) -> None:
+        """This thread got somewhere; harmless where it is in no piece of work."""
+        with self._lock:
+            stack = self._work.get(threading.get_ident())
+            if stack:
+                stack[-1] = (self._clock(), stack[-1][1])
+
+    def late(self) -> str | None:
+        """At what the longest silent worker is stuck, with the seconds; None: all is well."""
+        now = self._clock()
+        with self._lock:
+            # Only the innermost counts: what is around it waits for it.
+            silent = max((stack[-1] for stack in self._work.values()), default=None, key=_age(now))
+        if silent is None or now - silent[0] <= self.patience:
+            return None
+        return f"{silent[1]} ({now - silent[0]:.1f} s)"
+
+
+def _age(now: float) -> Callable[[tuple[float, str]], float]:
+    return lambda work: now - work[0]
