@@ -139,7 +139,7 @@ def test_a_wrong_level_of_ours_is_an_error(tree: Tree) -> None:
     ("text", "words"),
     [
         ("sokcet = '/a'", "sokcet: no such setting"),
-        ("[limits]\nsesions = 1", "limits.sesions: no such setting"),
+        ("[limits]\nsessionz = 1", "limits.sessionz: no such setting"),
         ("[limit]\nsessions = 1", "limit: no such setting"),
         ("limits = 3", "limits: must be a section"),
         ("[limits.sessions]\nx = 1", "limits.sessions: must be a whole number"),
