@@ -1,31 +1,43 @@
 """`uffdtrackd.errors`: the public name of the error tree (see `uffdtrackd.model.errors`)."""
 
 from .model.errors import (
+    AlreadyFrozen,
     AlreadyTracked,
+    BadRequest,
     BeingTraced,
     ConfigError,
+    ConnectionLost,
+    LimitReached,
     LogError,
     NoDaemon,
+    NoSuchSession,
     NotPermitted,
     NotSupported,
     TargetExecuted,
     TargetGone,
     TimedOut,
     TrackError,
+    UnknownMethod,
     UsageError,
 )
 
 __all__ = [
+    "AlreadyFrozen",
     "AlreadyTracked",
+    "BadRequest",
     "BeingTraced",
     "ConfigError",
+    "ConnectionLost",
+    "LimitReached",
     "LogError",
     "NoDaemon",
+    "NoSuchSession",
     "NotPermitted",
     "NotSupported",
     "TargetExecuted",
     "TargetGone",
     "TimedOut",
     "TrackError",
+    "UnknownMethod",
     "UsageError",
 ]

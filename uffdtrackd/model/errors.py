@@ -2,7 +2,11 @@
 
     TrackError                      exit 1   uffdtrack.TrackError
     +-- UsageError                  exit 2   a parameter makes no sense
+    |   +-- BadRequest              exit 2   what came through the socket is no request
+    |   |   +-- UnknownMethod       exit 2   the daemon has no such method
+    |   +-- NoSuchSession           exit 2   the daemon has no such session, or not for this peer
     +-- NoDaemon                    exit 3   nobody listens on the socket
+    |   +-- ConnectionLost          exit 3   the daemon went away, or said what makes no sense
     +-- TargetGone                  exit 4   no such process, or it ended
     |   +-- TargetExecuted          exit 4   it ran exec(): its old memory is gone
     +-- NotPermitted                exit 5   the kernel or a policy says no
@@ -10,6 +14,8 @@
     +-- NotSupported                exit 6   not on this kernel, architecture or kind of process
     +-- TimedOut                    exit 7   not converged, not stopped or not answered in time
     +-- AlreadyTracked              exit 1   another tracker holds it
+    +-- AlreadyFrozen               exit 1   somebody else froze the session, and holds it so
+    +-- LimitReached                exit 1   a limit of the daemon: sessions, requests, bytes, ...
     +-- LogError                    exit 1   an iteration log cannot be read or written
     +-- ConfigError                 exit 78  a configuration file is wrong
 
@@ -19,14 +25,15 @@ what; the hint says what to do about it.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class TrackError(Exception):
     """Base of all errors of this package.
 
     pid: the process it is about, None if none. start, end: range in bytes, None if none.
-    hint: what the reader can do, one line, "" if nothing.
+    hint: what the reader can do, one line, "" if nothing. session: of the daemon, "" if none.
     """
 
     exit_code: ClassVar[int] = 1
@@ -40,6 +47,7 @@ class TrackError(Exception):
         pid: int | None = None,
         start: int | None = None,
         end: int | None = None,
+        session: str = "",
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -47,11 +55,49 @@ class TrackError(Exception):
         self.pid = pid
         self.start = start
         self.end = end
+        self.session = session
 
     @property
     def name(self) -> str:
         """Name on the wire, as in `uffdtrack.TargetGone`."""
         return f"uffdtrack.{type(self).__name__}"
+
+    def to_map(self) -> dict[str, Any]:
+        """The error as the wire carries it: {code, name, message, data}."""
+        data: dict[str, Any] = {"hint": self.hint}
+        for key in ("pid", "start", "end"):
+            if getattr(self, key) is not None:
+                data[key] = getattr(self, key)
+        if self.session:
+            data["session"] = self.session
+        return {
+            "code": self.exit_code,
+            "name": self.name,
+            "message": self.message,
+            "data": data,
+        }
+
+
+def from_map(found: Mapping[str, Any]) -> TrackError:
+    """The error that to_map() made such a map of; a name that is not known here is a TrackError."""
+    kinds = {f"uffdtrack.{kind.__name__}": kind for kind in tree()}
+    data = found.get("data") or {}
+    return kinds.get(str(found.get("name")), TrackError)(
+        str(found.get("message", "")),
+        hint=str(data.get("hint", "")),
+        pid=data.get("pid"),
+        start=data.get("start"),
+        end=data.get("end"),
+        session=str(data.get("session", "")),
+    )
+
+
+def tree() -> list[type[TrackError]]:
+    """Every class of the tree, a parent before its children."""
+    found: list[type[TrackError]] = [TrackError]
+    for kind in found:
+        found += kind.__subclasses__()
+    return found
 
 
 class UsageError(TrackError):
@@ -60,11 +106,33 @@ class UsageError(TrackError):
     exit_code = 2
 
 
+class BadRequest(UsageError):
+    """What came through the socket is no request, or a parameter of it has the wrong type."""
+
+    default_hint = "docs/protocol.md says what each method takes; so does the method `describe`"
+
+
+class UnknownMethod(BadRequest):
+    """The daemon has no such method."""
+
+
+class NoSuchSession(UsageError):
+    """The daemon has no such session, or it belongs to another user."""
+
+    default_hint = "`uffdtrack list` shows the sessions there are"
+
+
 class NoDaemon(TrackError):
     """Nobody listens on the daemon's socket."""
 
     exit_code = 3
     default_hint = "start uffdtrackd, or use --embedded"
+
+
+class ConnectionLost(NoDaemon):
+    """The daemon went away, or what it said makes no sense."""
+
+    default_hint = "connect again: a session outlives its connections, and nothing was lost"
 
 
 class TargetGone(TrackError, ProcessLookupError):
@@ -107,6 +175,16 @@ class AlreadyTracked(TrackError):
     """Another tracker holds the target: a region can belong to one userfaultfd only."""
 
     default_hint = "use the session that exists, or end it first"
+
+
+class AlreadyFrozen(TrackError):
+    """Somebody else froze the session, and holds it so."""
+
+    default_hint = "wait until it is thawed, or thaw it: `uffdtrack thaw SESSION`"
+
+
+class LimitReached(TrackError):
+    """A limit of the daemon: on sessions, requests in flight, bytes, ..."""
 
 
 class LogError(TrackError):

@@ -36,12 +36,15 @@ def fold(earlier: Iteration, later: Iteration) -> Iteration:
     """One iteration that says what `earlier` and then `later` say.
 
     Number, time, layout, `always` and stats are those of `later`, durations are summed. A process
-    that is not in `later` has ended, and nothing of it is left to copy: it is dropped.
-    UsageError: page sizes differ.
+    that is not in `later` has ended, and nothing of it is left to copy: it is dropped. Not so one
+    that could not be looked at (`untracked`): what was written to it before is still to be copied.
+    A pid that ended and then was another process is in `exited` and in `processes`: what is held
+    of it goes first. UsageError: page sizes differ.
     """
     processes: dict[int, ProcessPages] = {}
     for pid, pages in later.processes.items():
-        before = earlier.processes.get(pid)
+        ended = pid in (later.exited or ())
+        before = None if ended else earlier.processes.get(pid)
         if before is not None:
             dirty, discarded = fold_sets(
                 (before.dirty, before.discarded), (pages.dirty, pages.discarded)
@@ -49,6 +52,9 @@ def fold(earlier: Iteration, later: Iteration) -> Iteration:
             processes[pid] = ProcessPages(dirty, discarded, pages.always, partial(_regions, pages))
         else:
             processes[pid] = pages
+    for pid, before in earlier.processes.items():
+        if pid in later.untracked and pid not in (later.exited or ()):
+            processes.setdefault(pid, before)
     exited = (earlier.exited or ()) + (later.exited or ())
     return replace(
         later,

@@ -36,10 +36,19 @@ class ProcessPages:
         self._regions: list[Region] | None = None
 
     @property
+    def load_regions(self) -> Callable[[], Sequence[Region]]:
+        """As given; holds no pages, where the object itself would."""
+        return self._load_regions
+
+    @property
     def regions(self) -> list[Region]:
         if self._regions is None:
             self._regions = list(self._load_regions())
         return self._regions
+
+
+# What comes after `processes` in a line.
+_LAST = ("stats", "exited", "sharing", "untracked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,21 @@ class Iteration:
 
     def to_map(self) -> dict[str, Any]:
         """The iteration as one JSON line and the wire carry it: integers, ranges in bytes."""
+        head = self.head()
+        tail = {key: head.pop(key) for key in list(head) if key in _LAST}
+        processes = [
+            {
+                "pid": pid,
+                "dirty": [list(run) for run in pages.dirty],
+                "discarded": [list(run) for run in pages.discarded],
+                "always": [list(run) for run in pages.always],
+            }
+            for pid, pages in self.processes.items()
+        ]
+        return head | {"processes": processes} | tail
+
+    def head(self) -> dict[str, Any]:
+        """The same without `processes`."""
         found: dict[str, Any] = {
             "iteration": self.number,
             "frozen": self.frozen,
@@ -80,15 +104,6 @@ class Iteration:
             "duration_ns": self.duration_ns,
             "stopped_ns": self.stopped_ns,
             "page_size": self.page_size,
-            "processes": [
-                {
-                    "pid": pid,
-                    "dirty": [list(run) for run in pages.dirty],
-                    "discarded": [list(run) for run in pages.discarded],
-                    "always": [list(run) for run in pages.always],
-                }
-                for pid, pages in self.processes.items()
-            ],
             "stats": dict(self.stats),
         }
         if self.exited is not None:

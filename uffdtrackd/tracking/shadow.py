@@ -77,7 +77,9 @@ class Shadow:
         Raises TargetGone if a process has ended, TrackError if the copy would exceed the limit
         (nothing is copied then) or a process cannot be read.
         """
-        for pid in self._copies.keys() - iteration.processes.keys():
+        gone = self._copies.keys() - iteration.processes.keys()
+        # A pid that ended and is there again: another process has it now.
+        for pid in gone | (self._copies.keys() & set(iteration.exited or ())):
             self._copies.pop(pid).close()
         for pid, pages in iteration.processes.items():
             if pid not in self._copies:
