@@ -111,6 +111,17 @@ class Frozen:
             self._close()
         self.thawed_at_ns = report.thawed_ns if report is not None else time.monotonic_ns()
 
+    def let_go(self) -> None:
+        """Let all threads go soon, without waiting; from any thread, whatever others do here.
+
+        thaw() must still be called.
+        """
+        link = self._link
+        if link is not None:
+            # The holder takes the end of file for the end of its caller.
+            with suppress(OSError):
+                link.shutdown(socket.SHUT_RDWR)
+
     def _report(self, flags: int = 0) -> Any:
         """The next struct ut_freeze_report, None at the end of file."""
         assert self._link is not None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Callable
 
 from ..model.errors import AlreadyTracked, NotSupported, TargetExecuted, TimedOut, TrackError
 from ..model.pageset import PageSet
@@ -29,16 +30,31 @@ from .tracker import Collection, Tracker
 _EXEC_TRIES = 3
 
 
+# Told a pid whose memory was just opened; raises NotPermitted if its owner may not have it.
+Permit = Callable[[int], None]
+
+
+def permit_all(pid: int) -> None:
+    """The kernel has decided already."""
+
+
 class Member:
     """One process, by pid and start time (clock ticks after boot); nothing is attached to yet.
 
+    permit: asked each time that memory of the process was opened, for it may run another program
+    than before, with other rights. Opening waits for an exec() that is under way, so what permit
+    then sees of the process belongs to that memory or to a later one (mm_access(), exec_update_lock
+    in fs/exec.c).
     Raises TargetGone if it has ended.
     """
 
-    def __init__(self, pid: int, start_time: int, page_size: int) -> None:
+    def __init__(
+        self, pid: int, start_time: int, page_size: int, permit: Permit = permit_all
+    ) -> None:
         self.pid = pid
         self.start_time = start_time
         self._page_size = page_size
+        self._permit = permit
         self._target: Target | None = None
         self._tracker: Tracker | None = None
         self._memory: Memory | None = None
@@ -54,10 +70,10 @@ class Member:
             raise gone(pid)
 
     @classmethod
-    def of_target(cls, target: Target, page_size: int) -> Member:
+    def of_target(cls, target: Target, page_size: int, permit: Permit = permit_all) -> Member:
         """A member that is attached to already. Raises as `attach`; the target is closed then."""
         try:
-            member = cls(target.pid, target.start_time, page_size)
+            member = cls(target.pid, target.start_time, page_size, permit)
         except BaseException:
             target.close()
             raise
@@ -142,7 +158,13 @@ class Member:
         identity = self.identity()
         with translated(identity):
             if self._memory is None:
-                self._memory = Memory(identity.live_tid)
+                memory = Memory(identity.live_tid)
+                try:
+                    self._permit(self.pid)
+                except BaseException:
+                    memory.close()
+                    raise
+                self._memory = memory
             return self._memory.read(start, length)
 
     def identity(self) -> Identity:
@@ -170,6 +192,7 @@ class Member:
 
     def _adopt(self, target: Target) -> None:
         try:
+            self._permit(self.pid)
             self._tracker = _track(target, self._page_size)
         except BaseException:
             target.close()

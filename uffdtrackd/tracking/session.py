@@ -16,17 +16,18 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
 from ..model.errors import TargetGone, TrackError, UsageError
 from ..model.iteration import Iteration, ProcessPages
+from ..model.pageset import PageSet
 from ..native.error import NativeError
 from ..native.freeze import Frozen
 from .attach import open_target
 from .follow import FOLLOWS, follower
-from .member import Member
+from .member import Member, Permit, permit_all
 from .tracker import Collection
 from .tree import Tree
 
@@ -39,13 +40,15 @@ MOST_PROCESSES = 1024
 class Session:
     """Tracks a process, or a tree of them; made by `attach()`, ended by `close()` or by `with`.
 
-    pid: the first target. page_size: bytes. backend: in use. follow: as given to attach().
+    pid: the first target. start_time: its, in clock ticks after boot. page_size: bytes.
+    backend: in use. follow: as given to attach().
     Safe to use from several threads: calls take turns.
     """
 
     def __init__(self, member: Member, tree: Tree, follow: str, deadline: float) -> None:
         self.page_size = os.sysconf("SC_PAGE_SIZE")
         self.pid = member.pid
+        self.start_time = member.start_time
         self.follow = follow
         self.backend = member.backend
         self._deadline = deadline
@@ -59,6 +62,12 @@ class Session:
     def pids(self) -> list[int]:
         """The processes of the session as of the last iteration, by age in it."""
         return list(self._tree.members)
+
+    @property
+    def known(self) -> Mapping[int, PageSet]:
+        """What a consumer of all iterations so far holds, by process."""
+        with self._lock:
+            return {pid: one.known for pid, one in self._tree.members.items() if one.reported}
 
     @property
     def status(self) -> list[str]:
@@ -105,19 +114,20 @@ class Session:
             return iteration
 
     @contextmanager
-    def frozen(self, deadline: float = 10.0) -> Iterator[Session]:
+    def frozen(self, deadline: float = 10.0, lease: float | None = None) -> Iterator[Session]:
         """Stops every thread of every process of the session until the block ends.
 
         An iteration taken inside is final: with what it lists copied inside the block too, the
         copy is exact. `Iteration.frozen` is False if the freeze was lost (its holder was killed).
-        deadline: seconds to get everything stopped. Raises TimedOut with the target running on,
+        deadline: seconds to get everything stopped. lease: seconds after which the target is let go
+        whatever this process does then, None for never. Raises TimedOut with the target running on,
         TargetGone, NotPermitted.
         """
         with self._lock:
             self._check_open()
             if self._frozen is not None:
                 raise UsageError("the session is frozen already", pid=self.pid)
-            self._frozen = self._tree.freeze(deadline)
+            self._frozen = self._tree.freeze(deadline, lease)
         try:
             yield self
         finally:
@@ -125,6 +135,15 @@ class Session:
                 frozen, self._frozen = self._frozen, None
                 if frozen is not None:
                     frozen.thaw()
+
+    def let_go(self) -> None:
+        """Ends a freeze at once, from any thread, also while another call is under way.
+
+        The block of frozen() is to be left as always.
+        """
+        frozen = self._frozen
+        if frozen is not None:
+            frozen.let_go()
 
     def read(self, pid: int, start: int, length: int) -> bytes:
         """Memory of a process of the session, also while it runs.
@@ -208,22 +227,25 @@ def attach(
     *,
     deadline: float = 10.0,
     most_processes: int = MOST_PROCESSES,
+    permit: Permit = permit_all,
 ) -> Session:
     """Begins to track a running process, in this process and without a daemon.
 
     backend: "auto" or "async" (needs UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7).
     follow: "none": this process only; "fork": its descendants too; "cgroup": all processes of its
     control group. deadline: seconds to find a moment to stop one thread. most_processes: of the
-    session; with more of them iterate() and frozen() fail.
+    session; with more of them iterate() and frozen() fail. permit: told each pid whose memory was
+    opened or that is to be frozen; raises NotPermitted where the kernel allows more than the user
+    of this function may have.
     Raises TargetGone, NotPermitted, BeingTraced, NotSupported, AlreadyTracked, TimedOut,
     UsageError.
     """
     _check_choice("backend", backend, BACKENDS)
     _check_choice("follow", follow, FOLLOWS)
     page_size = os.sysconf("SC_PAGE_SIZE")
-    member = Member.of_target(open_target(pid, deadline=deadline), page_size)
+    member = Member.of_target(open_target(pid, deadline=deadline), page_size, permit)
     try:
-        tree = Tree(member, follower(follow, pid), page_size, deadline, most_processes)
+        tree = Tree(member, follower(follow, pid), page_size, deadline, most_processes, permit)
     except BaseException:
         member.close()
         raise

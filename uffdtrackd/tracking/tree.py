@@ -27,7 +27,7 @@ from ..native.kin import same_memory
 from . import procfs
 from .failure import translated
 from .follow import Follower
-from .member import Member
+from .member import Member, Permit, permit_all
 
 # A process in vfork() cannot be attached to until its child runs exec(): the others do not wait.
 _CHILD_DEADLINE = 0.5
@@ -47,6 +47,7 @@ class Tree:
         page_size: int,
         deadline: float,
         most: int,
+        permit: Permit = permit_all,
     ) -> None:
         self.members = {first.pid: first}
         self.sharing: dict[int, int] = {}
@@ -56,6 +57,7 @@ class Tree:
         self._page_size = page_size
         self._deadline = min(deadline, _CHILD_DEADLINE)
         self._most = most
+        self._permit = permit
         self._exited: list[int] = []
 
     def status(self) -> list[str]:
@@ -103,26 +105,31 @@ class Tree:
             if pid in self.sharing or self._shares(pid) is not None:
                 continue
             try:
-                member = Member(pid, start_time, self._page_size)
+                member = Member(pid, start_time, self._page_size, self._permit)
             except TargetGone:
                 continue
             if pid in known:
                 member.inherit(known[pid])
             self._enlist(member)
 
-    def freeze(self, deadline: float) -> Frozen:
-        """Stops everybody. Raises TimedOut, NotPermitted, TargetGone, TrackError."""
+    def freeze(self, deadline: float, lease: float | None = None) -> Frozen:
+        """Stops everybody, for `lease` seconds at most.
+
+        Raises TimedOut, NotPermitted, TargetGone, TrackError.
+        """
         end = time.monotonic() + deadline
+        for pid in self.members:
+            self._permit(pid)
         if self._follower is None:
             with translated(self._first.identity()):
-                return freeze([self._first.pid], deadline=deadline)
+                return freeze([self._first.pid], deadline=deadline, lease=lease)
         for pid in [pid for pid, one in self.members.items() if one.ended()]:
             self.drop(pid)
         if not self.members:
             raise TargetGone(f"process {self._first.pid} and all it left have ended")
         some = next(iter(self.members.values())).identity()
         with translated(some):
-            frozen = freeze(list(self.members), deadline=deadline, follow=True)
+            frozen = freeze(list(self.members), deadline=deadline, lease=lease, follow=True)
         try:
             with translated(some):
                 self._freeze_rest(frozen, end)
@@ -145,6 +152,8 @@ class Tree:
                 )
             # Not the child of a vfork() whose parent is yet to be stopped.
             ready = [pid for pid in found if not self._parent_in(pid, found)]
+            for pid in ready:
+                self._permit(pid)
             frozen.add(ready, deadline=left)
             held.update(ready)
             self._share({pid: found[pid] for pid in ready})
@@ -154,7 +163,7 @@ class Tree:
 
     def _add_frozen(self, pid: int, start_time: int) -> None:
         try:
-            self.members[pid] = Member(pid, start_time, self._page_size)
+            self.members[pid] = Member(pid, start_time, self._page_size, self._permit)
         except TargetGone:
             return
         self.untracked.pop(pid, None)
