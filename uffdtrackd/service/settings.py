@@ -87,7 +87,7 @@ class Limits:
     consumers: int = _count(32, 1, 4096, "named consumers of one session")
     watchers: int = _count(32, 1, 4096, "watches that one connection may hold")
     requests: int = _count(32, 1, 4096, "requests of one connection that wait for their answer")
-    frame_bytes: int = _bytes(MIB, 4096, 1 << 30, "longest request")
+    frame_bytes: int = _bytes(65536, 4096, 1 << 30, "longest request")
     queued_bytes: int = _bytes(
         64 * MIB, 65536, 1 << 40, "answers that wait for a slow reader, for one connection"
     )

@@ -1,0 +1,291 @@
+"""One client: bytes and descriptors in, answers and descriptors out, and never a wait.
+
+    readable --recvmsg--> Frames --> Call + FdSet --> server.handle() --> Reply
+                 ^                                                          |
+                 | not read while much is queued                            v
+                 +---------------------------------- queue --sendmsg--> writable
+
+asyncio's streams cannot carry descriptors, so this is on add_reader() and add_writer().
+The kernel ends a read after the message that carries descriptors, so they belong to the last frame
+of what was read. Those that nobody takes are closed with the frame's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from array import array
+from collections import deque
+from collections.abc import Callable
+
+from ..model.errors import BadRequest, LimitReached, TrackError
+from . import wire
+from .delivery import Reply
+from .fdset import FdSet
+from .peer import Peer
+from .settings import Limits
+from .wire import BadFrame, Call, Frames
+
+log = logging.getLogger(__name__)
+
+# Read in one go: few enough requests that the other connections have their turn.
+_CHUNK = 4096
+# Queued answers above which nothing more is read: who does not listen is not listened to.
+_HIGH = 256 * 1024
+
+
+class Connection:
+    """serve: told each call and its descriptors. closed: told once when it is over."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        peer: Peer,
+        limits: Limits,
+        serve: Callable[[Connection, Call, FdSet], None],
+        closed: Callable[[Connection], None],
+    ) -> None:
+        sock.setblocking(False)
+        self.peer = peer
+        self.in_flight = 0
+        self._sock = sock
+        self._limits = limits
+        self._serve = serve
+        self._closed = closed
+        self._loop = asyncio.get_running_loop()
+        self._frames = Frames(limits.frame_bytes)
+        self._fds = FdSet(limits.fds)
+        self._out: deque[tuple[memoryview, Reply]] = deque()
+        self._queued = 0
+        self._progress = 0.0
+        self._reading = False
+        self._writing = False
+        self._open = True
+        self._ending = False
+        self._room: list[asyncio.Future[None]] = []
+        self._resume_reading()
+
+    @property
+    def open(self) -> bool:
+        return self._open
+
+    @property
+    def queued(self) -> int:
+        """Bytes that the peer has not taken yet, memfds included."""
+        return self._queued
+
+    @property
+    def stalled_seconds(self) -> float:
+        """For how long the peer has taken nothing of what waits for it; 0 if nothing waits."""
+        return self._loop.time() - self._progress if self._out else 0.0
+
+    async def room(self) -> None:
+        """Returns when the peer has taken what was queued, or the connection is closed."""
+        while self._open and self._queued > _HIGH:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._room.append(waiter)
+            await waiter
+
+    def answer(self, call: Call, reply: Reply) -> None:
+        """Sends the result of a call, or closes it. Too much of it becomes LimitReached."""
+        if call.msgid is None or not self._open:
+            reply.close()
+        elif self._queued + reply.weight > self._limits.queued_bytes:
+            reply.close()
+            self.refuse(
+                call.msgid,
+                LimitReached(
+                    f"{self._queued} bytes of answers wait for you to read them",
+                    hint="read them, then ask again; nothing is lost until it is acknowledged",
+                ),
+            )
+        else:
+            self._send(wire.response(call.msgid, reply.result), reply)
+
+    def refuse(self, msgid: int | None, error: TrackError) -> None:
+        """Sends an error: the answer to a request, or a notification if it belongs to none."""
+        if msgid is not None:
+            self._send(wire.error_response(msgid, error))
+        else:
+            self._send(wire.notification("error", wire.pack(error.to_map())))
+
+    def notify(self, method: str, reply: Reply) -> None:
+        """Sends a notification; `reply` holds its packed map."""
+        if self._open:
+            self._send(wire.notification(method, reply.result), reply)
+        else:
+            reply.close()
+
+    def end(self) -> None:
+        """Closes when what is queued has been sent; reads nothing more."""
+        self._ending = True
+        self._pause_reading()
+        if not self._out:
+            self.close()
+
+    def close(self) -> None:
+        """At once. May be called twice."""
+        if not self._open:
+            return
+        self._open = False
+        self._pause_reading()
+        if self._writing:
+            self._loop.remove_writer(self._sock.fileno())
+        self._sock.close()
+        for _, reply in self._out:
+            reply.close()
+        self._out.clear()
+        self._queued = 0
+        self._fds.close()
+        self._wake()
+        self._closed(self)
+
+    def _readable(self) -> None:
+        try:
+            data, ancillary, flags, _ = self._sock.recvmsg(
+                _CHUNK,
+                # Room for one more than allowed, so that it is seen.
+                socket.CMSG_SPACE((self._limits.fds + 1) * array("i").itemsize),
+                socket.MSG_CMSG_CLOEXEC,
+            )
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.close()
+            return
+        came = FdSet(self._limits.fds)
+        came.add(_rights(ancillary), cut=bool(flags & socket.MSG_CTRUNC))
+        frames = self._frames.feed(data)
+        if not data or not frames:
+            self._fds.merge(came)
+        else:
+            sets = [self._fds, *(FdSet() for _ in frames[1:])]
+            self._fds = FdSet(self._limits.fds)
+            (self._fds if self._frames.partial else sets[-1]).merge(came)
+            for frame, fds in zip(frames, sets, strict=True):
+                self._take(frame, fds)
+        if not data:
+            self.close()
+        elif self._frames.broken:
+            self._lost_step(self._frames.broken)
+        elif self._queued > _HIGH:
+            self._pause_reading()
+
+    def _lost_step(self, why: str) -> None:
+        log.warning("pid %d of %s lost step: %s", self.peer.pid, self.peer.user, why)
+        self.refuse(
+            None,
+            BadRequest(
+                f"this is not MessagePack-RPC, or too long: {why}",
+                hint="the connection is closed: nobody knows where the next request begins",
+            ),
+        )
+        if self._open:
+            self.end()
+
+    def _take(self, frame: Call | BadFrame, fds: FdSet) -> None:
+        if not self._open:
+            fds.close()
+            return
+        if isinstance(frame, BadFrame):
+            fds.close()
+            self.refuse(frame.msgid, frame.error)
+        elif fds.overflow:
+            fds.close()
+            self.refuse(
+                frame.msgid,
+                LimitReached(
+                    f"more than {self._limits.fds} descriptors came with this request",
+                    hint="no method takes more than one; they were all closed",
+                ),
+            )
+        elif self.in_flight >= self._limits.requests:
+            fds.close()
+            self.refuse(
+                frame.msgid,
+                LimitReached(
+                    f"{self.in_flight} requests of this connection wait for their answers",
+                    hint="wait for some of them",
+                ),
+            )
+        else:
+            self._serve(self, frame, fds)
+
+    def _send(self, data: bytes, reply: Reply | None = None) -> None:
+        if not self._open or self._ending:
+            if reply is not None:
+                reply.close()
+            return
+        reply = reply or Reply(b"", weight=len(data))
+        if not self._out:
+            self._progress = self._loop.time()
+        self._out.append((memoryview(data), reply))
+        self._queued += reply.weight
+        if not self._writing:
+            self._writable()
+
+    def _writable(self) -> None:
+        while self._out:
+            data, reply = self._out[0]
+            try:
+                if reply.fds:
+                    rights = array("i", reply.fds).tobytes()
+                    sent = self._sock.sendmsg(
+                        [data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+                    )
+                else:
+                    sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError as error:
+                log.debug("pid %d of %s: %s", self.peer.pid, self.peer.user, error)
+                self.close()
+                return
+            self._progress = self._loop.time()
+            # With the first byte the descriptors have gone.
+            reply.close()
+            if sent < len(data):
+                self._out[0] = (data[sent:], reply)
+                continue
+            self._out.popleft()
+            self._queued -= reply.weight
+        self._want_writable(bool(self._out))
+        if self._queued <= _HIGH:
+            self._wake()
+            if not self._ending:
+                self._resume_reading()
+        if self._ending and not self._out:
+            self.close()
+
+    def _want_writable(self, wanted: bool) -> None:
+        if wanted and not self._writing:
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+        elif not wanted and self._writing:
+            self._loop.remove_writer(self._sock.fileno())
+        self._writing = wanted
+
+    def _resume_reading(self) -> None:
+        if not self._reading and self._open:
+            self._loop.add_reader(self._sock.fileno(), self._readable)
+            self._reading = True
+
+    def _pause_reading(self) -> None:
+        if self._reading:
+            self._loop.remove_reader(self._sock.fileno())
+            self._reading = False
+
+    def _wake(self) -> None:
+        waiters, self._room = self._room, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+def _rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    fds = array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            # What was cut off ends anywhere.
+            fds.frombytes(payload[: len(payload) // fds.itemsize * fds.itemsize])
+    return fds.tolist()

@@ -1,0 +1,283 @@
+"""A session that the daemon holds for its clients: the tracker, its worker and its consumers.
+
+    request --> worker --> iterate:  Session.iterate() --> all consumers' pending sets
+                           (C, no GIL)                     --> the fold for the one that asked
+                    \\--> pending, ack, read, freeze, thaw: in turn with it
+
+Everything named `do_*` runs in the worker's thread and nowhere else; the loop sees `facts`, which
+is replaced as a whole after each job.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from ..model.errors import AlreadyFrozen, TargetExecuted, TargetGone, TrackError, UsageError
+from ..model.iteration import Iteration, ProcessPages
+from ..model.pageset import PageSet
+from ..model.region import Region
+from .consumers import Consumers
+from .worker import Worker
+
+
+class Tracked(Protocol):
+    """What is needed of tracking.Session."""
+
+    pid: int
+    start_time: int
+    page_size: int
+    backend: str
+    follow: str
+
+    @property
+    def pids(self) -> list[int]: ...
+    @property
+    def known(self) -> Mapping[int, PageSet]: ...
+    @property
+    def status(self) -> list[str]: ...
+    def iterate(self) -> Iteration: ...
+    def frozen(
+        self, deadline: float = ..., lease: float | None = ...
+    ) -> AbstractContextManager[Any]: ...
+    def let_go(self) -> None: ...
+    def read(self, pid: int, start: int, length: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class ConsumerFacts:
+    """delivered, acknowledged: numbers, -1 if none yet. pending_bytes: dirty."""
+
+    name: str
+    delivered: int
+    acknowledged: int
+    pending_bytes: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a session has done so far. Sums are since its beginning.
+
+    last: the head of the last iteration (`Iteration.head()`), None before the first.
+    dirty_bytes: of the last iteration. rate: dirty bytes a second between the last two.
+    error: the last that a job raised, and when (nanoseconds of CLOCK_REALTIME).
+    ended: every process has: nothing more will come.
+    """
+
+    pids: tuple[int, ...] = ()
+    status: tuple[str, ...] = ()
+    iterations: int = 0
+    last: Mapping[str, Any] | None = None
+    dirty_bytes: int = 0
+    dirty_bytes_total: int = 0
+    discarded_bytes_total: int = 0
+    collect_ns_total: int = 0
+    stopped_ns_total: int = 0
+    rate: float | None = None
+    frozen: bool = False
+    error: TrackError | None = None
+    error_ns: int = 0
+    errors: int = 0
+    ended: bool = False
+    consumers: tuple[ConsumerFacts, ...] = field(default=())
+
+
+class Held:
+    """id: the session's name on the wire. owner: uid of whom it belongs to."""
+
+    def __init__(
+        self, id: str, session: Tracked, worker: Worker, owner: int, most_consumers: int
+    ) -> None:
+        self.id = id
+        self.session = session
+        self.worker = worker
+        self.owner = owner
+        self.made_ns = time.time_ns()
+        # Whether it outlives the connection that made it; where its iteration log is.
+        self.keep = True
+        self.log_path = ""
+        self.facts = Facts(pids=tuple(session.pids))
+        # Called in the worker's thread with each iteration after it was answered.
+        self.on_iteration: Callable[[Iteration], None] | None = None
+        self._consumers = Consumers(most_consumers)
+        self._regions: dict[int, Callable[[], Sequence[Region]]] = {}
+        self._always: dict[int, PageSet] = {}
+        self._returned_ns = 0
+        self._freeze: contextlib.ExitStack | None = None
+        self._closed = False
+
+    def do_iterate(self, consumer: str, ack: int | None = None) -> Iteration:
+        """Collects, and gives that consumer all it has not acknowledged.
+
+        ack: first acknowledges this one. Raises what Session.iterate() does, and UsageError.
+        """
+        with self._job():
+            one = self._consumers.get_or_add(consumer)
+            if ack is not None:
+                one.ack(ack)
+            self._collect()
+            whole = one.deliver()
+            assert whole is not None
+            return whole
+
+    def do_pending(self, consumer: str) -> Iteration | None:
+        """What that consumer has not acknowledged, without a look at the target."""
+        with self._job():
+            return self._consumers.find(consumer).peek()
+
+    def do_ack(self, consumer: str, number: int) -> int:
+        """The highest number acknowledged so far."""
+        with self._job():
+            one = self._consumers.find(consumer)
+            one.ack(number)
+            return one.acknowledged
+
+    def do_touch(self) -> None:
+        """Raises TargetGone if the session has ended."""
+        with self._job():
+            pass
+
+    def do_forget(self, consumer: str) -> None:
+        """That consumer will not come again."""
+        with self._job():
+            self._consumers.remove(consumer)
+
+    def do_freeze(self, deadline: float, lease: float) -> None:
+        """Stops the target until do_thaw(), for `lease` seconds at most."""
+        with self._job():
+            if self._freeze is not None:
+                raise AlreadyFrozen(f"session {self.id} is frozen", session=self.id)
+            stack = contextlib.ExitStack()
+            stack.enter_context(self.session.frozen(deadline, lease))
+            self._freeze = stack
+
+    def do_thaw(self) -> bool:
+        """Whether it was frozen."""
+        with self._job():
+            frozen, self._freeze = self._freeze, None
+            if frozen is not None:
+                frozen.close()
+            return frozen is not None
+
+    def do_read(self, pid: int, start: int, length: int) -> bytes:
+        with self._job():
+            return self.session.read(pid, start, length)
+
+    def do_regions(self, pid: int) -> Sequence[Region]:
+        """The layout of one process as the last iteration found it."""
+        with self._job():
+            if pid not in self._regions:
+                raise UsageError(
+                    f"process {pid} was not in the last iteration of session {self.id}", pid=pid
+                )
+            return self._regions[pid]()
+
+    def do_close(self) -> None:
+        """Thaws and lets go of the target. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if self._freeze is not None:
+                self._freeze.close()
+        finally:
+            self._freeze = None
+            self.session.close()
+
+    def _collect(self) -> Iteration:
+        try:
+            iteration = self.session.iterate()
+        except TargetGone as error:
+            if not isinstance(error, TargetExecuted):
+                self.facts = replace(self.facts, ended=True)
+            raise
+        self._regions = {pid: one.load_regions for pid, one in iteration.processes.items()}
+        self._always = {pid: one.always for pid, one in iteration.processes.items()}
+        try:
+            for one in self._consumers:
+                if one.needs_full:
+                    one.reset(self._everything(iteration))
+                else:
+                    one.add(iteration)
+        except BaseException:
+            # What was collected is known to nobody but the tracker: ask that one next time.
+            for one in self._consumers:
+                one.forget()
+            raise
+        self._note(iteration)
+        if self.on_iteration is not None:
+            self.on_iteration(iteration)
+        return iteration
+
+    def _everything(self, last: Iteration) -> Iteration:
+        """What a reader of all iterations up to `last` holds: all of it dirty."""
+        if last.number == 0:
+            return last
+        empty = PageSet(last.page_size)
+        known = {pid: pages for pid, pages in self.session.known.items() if pages}
+        for pid, pages in last.processes.items():
+            known[pid] = known.get(pid, empty) | pages.dirty
+        return replace(
+            last,
+            processes={
+                pid: ProcessPages(
+                    pages, empty, self._always.get(pid, empty), self._regions.get(pid, tuple)
+                )
+                for pid, pages in known.items()
+            },
+        )
+
+    def _note(self, iteration: Iteration) -> None:
+        dirty = sum(pages.dirty.bytes for pages in iteration.processes.values())
+        gone = sum(pages.discarded.bytes for pages in iteration.processes.values())
+        now = time.monotonic_ns()
+        passed = now - self._returned_ns if self._returned_ns else 0
+        self._returned_ns = now
+        facts = self.facts
+        self.facts = replace(
+            facts,
+            pids=tuple(self.session.pids),
+            status=tuple(self.session.status),
+            iterations=facts.iterations + 1,
+            last=iteration.head(),
+            dirty_bytes=dirty,
+            dirty_bytes_total=facts.dirty_bytes_total + (dirty if iteration.number else 0),
+            discarded_bytes_total=facts.discarded_bytes_total + gone,
+            collect_ns_total=facts.collect_ns_total + iteration.duration_ns,
+            stopped_ns_total=facts.stopped_ns_total + iteration.stopped_ns,
+            rate=dirty * 1e9 / passed if passed else None,
+        )
+
+    @contextlib.contextmanager
+    def _job(self) -> Iterator[None]:
+        if self._closed:
+            raise TargetGone(
+                f"session {self.id} has ended, as process {self.session.pid} has",
+                pid=self.session.pid,
+                session=self.id,
+            )
+        try:
+            yield
+        except TrackError as error:
+            if not isinstance(error, UsageError):
+                self.facts = replace(
+                    self.facts,
+                    error=error,
+                    error_ns=time.time_ns(),
+                    errors=self.facts.errors + 1,
+                )
+            raise
+        finally:
+            self.facts = replace(
+                self.facts,
+                frozen=self._freeze is not None,
+                consumers=tuple(
+                    ConsumerFacts(one.name, one.delivered, one.acknowledged, one.pending_bytes)
+                    for one in self._consumers
+                ),
+            )

@@ -1,0 +1,251 @@
+"""The sessions of the daemon, from attach to detach.
+
+    attach: limits --> policy --> worker: tracking.attach --> still the same process? --> Held
+    look(): a target has ended --> let go of it; remembered for a while, so that its clients
+            are told; then forgotten
+
+A name is drawn at random: one of before a restart must not mean another session after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import select
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+
+from ..model.errors import (
+    AlreadyTracked,
+    BadRequest,
+    LimitReached,
+    NoSuchSession,
+    NotPermitted,
+    TargetGone,
+    TrackError,
+)
+from ..tracking import session
+from . import journal, messages
+from .heartbeat import Heartbeat
+from .held import Held, Tracked
+from .peer import Peer
+from .policy import Policy, refuse
+from .settings import Config
+from .worker import Worker
+
+log = logging.getLogger(__name__)
+
+# Seconds for which an ended session is remembered.
+_REMEMBERED = 600.0
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What attach was asked for. start_time None: not given. pidfd: owned by who asks, or -1."""
+
+    pid: int
+    start_time: int | None
+    pidfd: int
+    backend: str
+    follow: str
+    deadline: float
+    most_processes: int
+
+
+class Registry:
+    """attach: as tracking.session.attach; another one in tests."""
+
+    def __init__(
+        self,
+        config: Config,
+        policy: Policy,
+        attach: Callable[..., Tracked] = session.attach,
+        heart: Heartbeat | None = None,
+    ) -> None:
+        self.config = config
+        self._policy = policy
+        self._attach = attach
+        self._heart = heart
+        self._held: dict[str, Held] = {}
+        self._pidfds: dict[str, int] = {}
+        self._ended: dict[str, float] = {}
+        self._attaching: dict[int, int] = {}
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(list(self._held.values()))
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def of(self, peer: Peer) -> list[Held]:
+        """Those that the peer may see, oldest first."""
+        return [one for one in self if self._policy.sees(peer, one.owner)]
+
+    def find(self, peer: Peer, name: str) -> Held:
+        """Raises NoSuchSession: also for what belongs to others."""
+        held = self._held.get(name)
+        if held is None:
+            raise NoSuchSession(f"no session {name!r}", session=name[:64])
+        self._policy.check_session(peer, held.owner, name)
+        return held
+
+    async def attach(self, peer: Peer, wish: Wish) -> Held:
+        """Raises LimitReached, NotPermitted, and what tracking.session.attach() raises."""
+        self._check_limits(peer)
+        if wish.start_time is None and wish.pidfd < 0 and not peer.root:
+            refuse(
+                peer,
+                NotPermitted(
+                    f"a pid alone is not enough: {wish.pid} may be another process by now",
+                    hint="send its start_time (field 22 of /proc/PID/stat) or a pidfd along",
+                    pid=wish.pid,
+                ),
+            )
+        permit = self._policy.permit(peer)
+        permit(wish.pid)
+        name = f"s{secrets.token_hex(4)}"
+        worker = Worker(f"session {name}", self._heart)
+        self._attaching[peer.uid] = self._attaching.get(peer.uid, 0) + 1
+        try:
+            tracked = await worker.run(partial(self._attach_checked, wish, permit))
+        except BaseException as error:
+            worker.stop()
+            if isinstance(error, AlreadyTracked) and not error.session:
+                raise self._whose(peer, wish.pid, error) from error
+            raise
+        finally:
+            self._attaching[peer.uid] -= 1
+        held = Held(name, tracked, worker, peer.uid, self.config.limits.consumers)
+        self._held[name] = held
+        if wish.follow == "none":
+            with suppress(OSError):
+                self._pidfds[name] = os.pidfd_open(tracked.pid)
+        journal.log(
+            messages.ATTACHED,
+            f"session {name}: process {tracked.pid} is tracked ({tracked.backend},"
+            f" follow {tracked.follow}) for {peer.user}",
+            session=name,
+            pid=tracked.pid,
+            peer_uid=peer.uid,
+            peer_pid=peer.pid,
+        )
+        return held
+
+    def _attach_checked(self, wish: Wish, permit: Callable[[int], None]) -> Tracked:
+        tracked = self._attach(
+            wish.pid,
+            backend=wish.backend,
+            follow=wish.follow,
+            deadline=wish.deadline,
+            most_processes=wish.most_processes,
+            permit=permit,
+        )
+        same = wish.start_time in (None, tracked.start_time)
+        # A process that the pidfd is of, and that lives now, has had the pid all the time.
+        if not same or (wish.pidfd >= 0 and _ended(wish.pidfd)):
+            tracked.close()
+            raise TargetGone(
+                f"the process meant by pid {wish.pid} has ended; another one has that pid now",
+                pid=wish.pid,
+            )
+        return tracked
+
+    def _whose(self, peer: Peer, pid: int, error: AlreadyTracked) -> AlreadyTracked:
+        """The same error with the session, if it is one of ours that the peer may use."""
+        for one in self.of(peer):
+            if pid in one.facts.pids and not one.facts.ended:
+                return AlreadyTracked(
+                    f"process {pid} is tracked by session {one.id}",
+                    hint=f"use session {one.id}, with a consumer name of your own",
+                    pid=pid,
+                    session=one.id,
+                )
+        return error
+
+    def _check_limits(self, peer: Peer) -> None:
+        limits = self.config.limits
+        own = sum(one.owner == peer.uid for one in self) + self._attaching.get(peer.uid, 0)
+        if own >= limits.sessions:
+            raise LimitReached(
+                f"{peer.user} has {own} sessions, and may not have more",
+                hint="detach some, or raise limits.sessions",
+            )
+        total = len(self) + sum(self._attaching.values())
+        if total >= limits.sessions_total:
+            raise LimitReached(
+                f"the daemon has {total} sessions, and may not have more",
+                hint="detach some, or raise limits.sessions_total",
+            )
+
+    async def detach(self, held: Held) -> None:
+        """Ends a session; what waits in its worker is done before."""
+        if self._held.pop(held.id, None) is None:
+            return
+        self._forget(held.id)
+        await self._close(held)
+        journal.log(
+            messages.DETACHED,
+            f"session {held.id}: process {held.session.pid} is not tracked any more",
+            session=held.id,
+            pid=held.session.pid,
+        )
+
+    async def look(self) -> None:
+        """Lets go of what has ended; to be called now and then."""
+        for held in self:
+            pidfd = self._pidfds.get(held.id, -1)
+            if held.id not in self._ended and (held.facts.ended or (pidfd >= 0 and _ended(pidfd))):
+                self._ended[held.id] = time.monotonic()
+                journal.log(
+                    messages.TARGET_LOST,
+                    f"session {held.id}: process {held.session.pid} has ended",
+                    session=held.id,
+                    pid=held.session.pid,
+                )
+                await self._close(held)
+            elif time.monotonic() - self._ended.get(held.id, time.monotonic()) > _REMEMBERED:
+                del self._held[held.id]
+                self._forget(held.id)
+
+    async def close(self) -> None:
+        """Ends all sessions."""
+        await asyncio.gather(*(self.detach(held) for held in self))
+
+    async def _close(self, held: Held) -> None:
+        try:
+            await held.worker.run(held.do_close)
+        except RuntimeError:
+            return  # stopped already: it had ended
+        except TrackError as error:
+            log.warning("session %s: %s", held.id, error.message)
+        held.worker.stop()
+
+    def _forget(self, name: str) -> None:
+        self._ended.pop(name, None)
+        pidfd = self._pidfds.pop(name, -1)
+        if pidfd >= 0:
+            os.close(pidfd)
+
+
+def pid_of(pidfd: int) -> int:
+    """The pid of a pidfd. Raises BadRequest if it is none, TargetGone."""
+    with open(f"/proc/self/fdinfo/{pidfd}") as file:
+        lines = dict(line.split(":", 1) for line in file if ":" in line)
+    # Only a pidfd has it: Documentation/filesystems/proc.rst.
+    if "Pid" not in lines:
+        raise BadRequest("the descriptor that came along is no pidfd")
+    pid = int(lines["Pid"])
+    if pid <= 0:
+        raise TargetGone("the process of that pidfd has ended, or cannot be seen from here")
+    return pid
+
+
+def _ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))

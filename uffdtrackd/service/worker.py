@@ -1,0 +1,141 @@
+"""One thread a session: what may take long happens there, one job after the other.
+
+    loop:    result = await worker.run(job)      never blocks
+    thread:  job()  -- C, without the GIL --> result, handed back to the loop
+
+A thread of its own, not one of a pool: a target that cannot be stopped for ten seconds keeps its
+own session waiting and no other. A thaw goes before everything that waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
+
+from .heartbeat import Heartbeat
+
+T = TypeVar("T")
+
+# Enough for SQLite and for every call into C; the default of 8 MiB is only address space, but
+# counts where that is limited.
+_STACK = 1 << 20
+
+
+class Worker:
+    """Made on the event loop; starts its thread with the first job.
+
+    name: of the thread. stopping: no more jobs are taken.
+    """
+
+    def __init__(self, name: str, heart: Heartbeat | None = None) -> None:
+        self._name = name
+        self._heart = heart
+        self._loop = asyncio.get_running_loop()
+        self._jobs: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
+        self._wake = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self.stopping = False
+        self._began = 0.0
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not begun."""
+        return len(self._jobs)
+
+    @property
+    def busy_seconds(self) -> float:
+        """How long the present job has been running; 0 between jobs."""
+        began = self._began
+        return time.monotonic() - began if began else 0.0
+
+    def submit(self, job: Callable[[], T], *, urgent: bool = False) -> asyncio.Future[T]:
+        """Has the job done; urgent: before all others. A future that is cancelled is skipped."""
+        future: asyncio.Future[T] = self._loop.create_future()
+        with self._wake:
+            if self.stopping:
+                raise RuntimeError(f"{self._name} has been stopped")
+            if urgent:
+                self._jobs.appendleft((future, job))
+            else:
+                self._jobs.append((future, job))
+            if self._thread is None:
+                self._thread = _started(self._run, self._name)
+            self._wake.notify()
+        return future
+
+    async def run(self, job: Callable[[], T], *, urgent: bool = False) -> T:
+        """Has the job done and gives its result, or raises what it raised.
+
+        A caller that is cancelled does not end a job that has begun.
+        """
+        return await self.submit(job, urgent=urgent)
+
+    def stop(self) -> None:
+        """No more jobs; the thread ends after those that wait."""
+        with self._wake:
+            self.stopping = True
+            self._wake.notify()
+
+    def join(self, timeout: float) -> bool:
+        """Waits for the thread; only after stop(). Whether it ended."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+            return not self._thread.is_alive()
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                while not self._jobs:
+                    if self.stopping:
+                        return
+                    self._wake.wait()
+                future, job = self._jobs.popleft()
+            if future.cancelled():
+                continue
+            self._began = time.monotonic()
+            try:
+                with self._beating():
+                    result = job()
+                self._tell(_set_result, future, result)
+                del result
+            except BaseException as error:
+                self._tell(_set_error, future, error)
+            finally:
+                self._began = 0.0
+            # Nothing of it may live until the next job comes.
+            del future, job
+
+    def _beating(self) -> AbstractContextManager[None]:
+        return self._heart.working(self._name) if self._heart else nullcontext()
+
+    def _tell(self, how: Callable[..., None], future: asyncio.Future[Any], value: Any) -> None:
+        try:
+            self._loop.call_soon_threadsafe(how, future, value)
+        except RuntimeError:
+            return  # the loop has closed: nobody waits any more
+
+
+def _started(run: Callable[[], None], name: str) -> threading.Thread:
+    before = threading.stack_size(_STACK)
+    try:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+    finally:
+        threading.stack_size(before)
+    return thread
+
+
+def _set_result(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _set_error(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
