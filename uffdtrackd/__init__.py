@@ -18,9 +18,12 @@ from .model.pageset import PageSet
 from .model.region import Kind, Region, Tracking
 
 if TYPE_CHECKING:
+    from .client import Client, ClientSession, connect
     from .tracking.session import Session, attach
 
 __all__ = [
+    "Client",
+    "ClientSession",
     "Iteration",
     "Kind",
     "PageSet",
@@ -29,6 +32,7 @@ __all__ = [
     "Session",
     "Tracking",
     "attach",
+    "connect",
     "errors",
 ]
 
@@ -39,4 +43,8 @@ def __getattr__(name: str) -> Any:
         from .tracking import session
 
         return getattr(session, name)
+    if name in ("Client", "ClientSession", "connect"):
+        from . import client
+
+        return getattr(client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
