@@ -12,6 +12,9 @@ SHELL := /bin/bash
 
 # Python 3.11 or newer; empty means: let tools/venv.sh choose.
 PYTHON ?=
+# Where `make install` puts things; DESTDIR goes before it when a package is made.
+PREFIX ?= /usr/local
+DESTDIR ?=
 # More arguments for pytest, e.g. make test ARGS='-k pageset -x'
 ARGS ?=
 
@@ -35,6 +38,10 @@ demo: programs ## Track a busy redis-server with a live table and prove that no 
 test: programs ## Run all tests, linters included
 	@$(RUN) -m pytest $(ARGS)
 
+.PHONY: test-systemd
+test-systemd: programs ## Run what needs a real systemd, in a container booted for it (root)
+	@$(RUN) -m tests.systemd.run $(ARGS)
+
 .PHONY: lint
 lint: build ## Run only the linters and the checks on the sources
 	@$(PY) -m pytest -q tests/test_linters.py tests/test_floors.py $(ARGS)
@@ -48,6 +55,14 @@ format: build ## Rewrite the sources as ruff and clang-format want them
 .PHONY: bench
 bench: programs ## Measure the tracker beside the same work in plain C
 	@$(RUN) -m tests.bench.run $(ARGS)
+
+.PHONY: install
+install: build ## Install below PREFIX (/usr/local) and DESTDIR, with units and man pages
+	@$(PY) tools/install.py install --prefix '$(PREFIX)' --destdir '$(or $(DESTDIR),/)'
+
+.PHONY: uninstall
+uninstall: build ## Remove what install put there
+	@$(PY) tools/install.py uninstall --prefix '$(PREFIX)' --destdir '$(or $(DESTDIR),/)'
 
 .PHONY: clean
 clean: ## Remove everything that make made

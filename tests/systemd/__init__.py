@@ -1,0 +1,1 @@
+"""Under a real systemd: a container of this machine's own root, booted by systemd-nspawn."""
