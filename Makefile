@@ -52,9 +52,15 @@ format: build ## Rewrite the sources as ruff and clang-format want them
 		$(PY) -m ruff check -q --fix-only $$files; $(PY) -m ruff format -q $$files
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs -r $(VENV)/bin/clang-format -i
 
+# At most so many minutes; ARGS='--quick', '--resume', '--rows attach,iterate': tests/bench/run.py.
 .PHONY: bench
-bench: programs ## Measure the tracker beside the same work in plain C
-	@$(RUN) -m tests.bench.run $(ARGS)
+bench: programs ## Measure the tracker beside the same work in plain C, in MINUTES=25
+	@tools/packages.sh bench
+	@$(RUN) -m tests.bench.run --minutes $(or $(MINUTES),25) $(ARGS)
+
+.PHONY: bench-check
+bench-check: build ## Compare a short run with the ratios of the last whole one
+	@$(RUN) -m tests.bench.check $(ARGS)
 
 .PHONY: install
 install: build ## Install below PREFIX (/usr/local) and DESTDIR, with units and man pages

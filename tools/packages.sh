@@ -1,21 +1,25 @@
 #!/bin/bash
 # Makes sure that the system packages are there which pip cannot bring: `packages.sh build` for
-# the compiler and Python, `packages.sh test` also for the programs that tests and demo run.
+# the compiler and Python, `packages.sh test` also for the programs that tests and demo run,
+# `packages.sh bench` also for the servers that are measured.
 #
 # Only what is missing is installed, and nothing that starts a service: Debian keeps the binary
 # of redis-server in redis-tools (as redis-check-rdb, it looks at the name it is called by); the
-# package redis-server adds no more than a unit that would start one on port 6379.
+# package redis-server adds no more than a unit that would start one on port 6379. That of
+# PostgreSQL would make a cluster and start it, unless it is told not to while it is installed.
 set -euo pipefail
 
 build=(ca-certificates gcc git libc6-dev libsystemd-dev make pkg-config python3 python3-dev
 	python3-venv)
 tested=(gdb redis-tools sqlite3 strace systemd-container)
+measured=(postgresql)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;
 test) wanted=("${build[@]}" "${tested[@]}") ;;
+bench) wanted=("${build[@]}" "${tested[@]}" "${measured[@]}") ;;
 *)
-	echo "usage: $0 build|test" >&2
+	echo "usage: $0 build|test|bench" >&2
 	exit 2
 	;;
 esac
@@ -49,7 +53,18 @@ export DEBIAN_FRONTEND=noninteractive
 # A machine that has just booted may still be running its own upgrade: wait for its lock.
 apt=(apt-get -q -y -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0)
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+clusters=/etc/postgresql-common/createcluster.d
+no_cluster=
+cleanup() {
+	rm -f "$log" ${no_cluster:+"$no_cluster"}
+	[[ -z $no_cluster ]] || rmdir --ignore-fail-on-non-empty "$clusters"
+}
+trap cleanup EXIT
+if [[ " ${missing[*]} " == *" postgresql "* ]]; then
+	no_cluster=$clusters/uffdtrackd.conf
+	mkdir -p "$clusters"
+	echo 'create_main_cluster = false' >"$no_cluster"
+fi
 install() { "${apt[@]}" install --no-install-recommends "${missing[@]}" </dev/null >"$log" 2>&1; }
 # The lists of packages may be absent (a new image) or old: fetch them only when it matters.
 if ! install; then

@@ -83,22 +83,35 @@ static inline int open_proc(int pid, const char *name)
 	return fd;
 }
 
-/* The bare tracker: made by the process that is to be tracked, so that nothing is
- * injected. */
-static inline int make_uffd(void)
+/* UFFDIO_API for a tracker; `async` chooses who unprotects, the kernel or a handler. */
+static inline void enable_api(int uffd, int async)
 {
 	struct uffdio_api api = {
 		.api = UFFD_API,
 		.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP |
-		            UFFD_FEATURE_WP_HUGETLBFS_SHMEM |
-		            UFFD_FEATURE_WP_UNPOPULATED | UFFD_FEATURE_WP_ASYNC,
+		            UFFD_FEATURE_WP_HUGETLBFS_SHMEM | UFFD_FEATURE_WP_UNPOPULATED,
 	};
+
+	if (async)
+		api.features |= UFFD_FEATURE_WP_ASYNC;
+	if (ioctl(uffd, UFFDIO_API, &api))
+		die("UFFDIO_API");
+}
+
+static inline void enable_async(int uffd)
+{
+	enable_api(uffd, 1);
+}
+
+/* The bare tracker: made by the process that is to be tracked, so that nothing is
+ * injected. */
+static inline int make_uffd(void)
+{
 	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0)
 		die("userfaultfd");
-	if (ioctl(fd, UFFDIO_API, &api))
-		die("UFFDIO_API");
+	enable_async(fd);
 	return fd;
 }
 
@@ -110,6 +123,21 @@ static inline int register_wp(int uffd, uint64_t start, uint64_t end)
 	};
 
 	return ioctl(uffd, UFFDIO_REGISTER, &reg);
+}
+
+/* One call a mapping, as read from maps: whole mappings, so that none is split. */
+static inline void register_all(int uffd, int pid, unsigned *taken, unsigned *refused)
+{
+	static char line[512];
+	uint64_t start, end;
+	FILE *maps = fdopen(open_proc(pid, "maps"), "r");
+
+	if (!maps)
+		die("maps");
+	while (fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%lx-%lx", &start, &end) == 2)
+			++*(register_wp(uffd, start, end) ? refused : taken);
+	fclose(maps);
 }
 
 #endif

@@ -5,8 +5,14 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
+
+from tests.bench.pace import free_memory
 
 
 def _first(path: str, key: str) -> str:
@@ -27,6 +33,14 @@ def _chosen(path: str) -> str:
     return text.partition("[")[2].partition("]")[0]
 
 
+def _says(*command: str) -> str:
+    """The first line that a program prints; "absent" without the program."""
+    if shutil.which(command[0]) is None:
+        return "absent"
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    return (done.stdout.splitlines() or ["unknown"])[0]
+
+
 def describe() -> dict[str, object]:
     """Hardware, kernel, versions, and what else was running (the load) when it began."""
     kernel = platform.uname()
@@ -41,19 +55,33 @@ def describe() -> dict[str, object]:
         "thp": _chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
         "python": platform.python_version(),
         "version": metadata.version("uffdtrackd"),
-        "load": os.getloadavg()[0],
+        "gcc": _says("gcc", "-dumpfullversion"),
+        "redis": _says("redis-benchmark", "--version").removeprefix("redis-benchmark "),
+        "postgres": _says("pgbench", "--version").partition(") ")[2],
+        "load": round(os.getloadavg()[0], 2),
+        "free_bytes": free_memory(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
 
-def take_the_cpus() -> bool:
-    """Run this process and all it starts before everything else (sched(7), SCHED_RR).
+@contextmanager
+def realtime(wanted: bool = True) -> Iterator[bool]:
+    """Run this process and all it starts in the block before everything else (SCHED_RR).
 
-    A measurement beside a compiler says more about the compiler. Needs CAP_SYS_NICE; returns
-    whether it was granted. What disturbs caches and memory is still felt, by both sides alike.
+    A measurement beside a compiler says more about the compiler. Needs CAP_SYS_NICE; gives whether
+    it was granted. What disturbs caches and memory is still felt, by both sides alike.
+    Not for what keeps a CPU busy for longer: from that the kernel takes it away for 50 ms in
+    every second (sched_rt_runtime_us, sched(7)).
     """
+    if not wanted:
+        yield False
+        return
     try:
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(2))
     except PermissionError:
-        return False
-    return True
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))

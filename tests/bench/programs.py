@@ -1,6 +1,8 @@
 """The C programs of this folder as processes that answer commands with integers.
 
     victim.c   is measured: memory, regions, threads in any amount
+    writer.c   is measured: it writes as fast as it can, in some pattern
+    forker.c   is measured: it forks
     ref_*.c    do what the tracker does with nothing around it, and time it themselves
 
 kernel.h describes the line protocol. The clock of each answer is read inside the program, so the
@@ -18,6 +20,7 @@ from types import TracebackType
 from typing import Self
 
 from tests import victim
+from tests.bench.pace import NotMeasured, need_memory
 
 FOLDER = Path(__file__).resolve().parent
 MIB = 1 << 20
@@ -26,10 +29,10 @@ PAGE = 4096
 
 
 @contextmanager
-def on_cpu(cpu: int) -> Iterator[None]:
-    """Threads and processes made in the block stay on one CPU."""
+def on_cpu(cpu: int | None) -> Iterator[None]:
+    """Threads and processes made in the block stay on one CPU; None: on any."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {cpu})
+    os.sched_setaffinity(0, CPUS if cpu is None else {cpu})
     try:
         yield
     finally:
@@ -45,8 +48,8 @@ class Program:
     Raises tests.victim.VictimFailed if it dies or stays silent.
     """
 
-    def __init__(self, name: str, *args: object, cpu: int = CPUS[-1]) -> None:
-        path = victim.build(name, ("-O2",), FOLDER)
+    def __init__(self, name: str, *args: object, cpu: int | None = CPUS[-1]) -> None:
+        path = victim.build(name, ("-O2", "-lm"), FOLDER)
         with on_cpu(cpu):
             self._process = victim.Victim([str(path), *map(str, args)], ready="")
         try:
@@ -88,11 +91,14 @@ class Program:
 class Target(Program):
     """victim.c: `pid`, `threads`, the arena `start`..`end` in bytes, its number of `pages`.
 
-    It has the first CPU to itself.
+    huge: with transparent huge pages. It has the first CPU to itself. Raises NotMeasured where
+    there is no room for it, or no huge page.
     """
 
-    def __init__(self, mib: int, *, regions: int = 0, threads: int = 1) -> None:
-        super().__init__("victim", mib, regions, threads, cpu=CPUS[0])
+    def __init__(self, mib: int, *, regions: int = 0, threads: int = 1, huge: bool = False) -> None:
+        need_memory(mib * MIB)
+        kind = "huge" if huge else "4k"
+        super().__init__("victim", mib, regions, threads, kind, cpu=CPUS[0])
         self.threads = threads
         # Below whoever wants to stop it, as on a machine without real-time work.
         if os.sched_getscheduler(0) == os.SCHED_RR:
@@ -100,6 +106,30 @@ class Target(Program):
         self.pid, self.site, self.start, self.end, *self._regions = self.numbers
         self.pages = (self.end - self.start) // PAGE
         self._seed = 0
+        if huge and (share := self.huge_share()) < 0.9:
+            self._process.kill()
+            raise NotMeasured(f"only {share:.0%} of the memory came in huge pages")
+
+    def huge_share(self) -> float:
+        """How much of the arena is in huge pages, as smaps has it."""
+        here = False
+        for line in Path(f"/proc/{self.pid}/smaps").read_text().splitlines():
+            first, *rest = line.split()
+            if not first.endswith(":"):
+                start, _, end = first.partition("-")
+                here = int(start, 16) <= self.start < int(end, 16)
+            elif here and first == "AnonHugePages:":
+                return int(rest[0]) * 1024 / (self.end - self.start)
+        return 0.0
+
+    def more_threads(self, total: int) -> None:
+        """Start threads until there are so many."""
+        self.ask(f"threads {total - self.threads}")
+        self.threads = total
+
+    def block(self, count: int) -> int:
+        """Write the first `count` pages in order; ns it took."""
+        return self.ask(f"block {count}")[0]
 
     def dirty(self, count: int) -> int:
         """Write `count` different pages in a random order that is never the same; ns it took."""
@@ -128,3 +158,30 @@ class Target(Program):
     def stopper(self, waiting: str = "yield") -> Program:
         """The bare stop and three calls in this target's main thread."""
         return Program("ref_attach", self.pid, self.site, waiting)
+
+
+class Writer(Program):
+    """writer.c: `pid`, the arena `start`..`end` in bytes, its number of `pages`."""
+
+    def __init__(self, mib: int) -> None:
+        need_memory(mib * MIB)
+        super().__init__("writer", mib, cpu=CPUS[0])
+        self.pid, self.start, self.end = self.numbers
+        self.pages = (self.end - self.start) // PAGE
+
+    def scanner(self) -> Program:
+        """The bare scan over the arena."""
+        return Program("ref_scan", self.pid, self.start, self.end)
+
+    def handler(self, waiting: str) -> Program:
+        """The bare handler of the synchronous userfaultfd of this target. waiting: poll, spin."""
+        fd = self.ask("handler")[0]
+        return Program("ref_fault", self.pid, fd, self.start, self.end, waiting)
+
+
+class Forker(Program):
+    """forker.c: `pid`."""
+
+    def __init__(self, mib: int) -> None:
+        super().__init__("forker", mib, cpu=None)
+        self.pid = self.numbers[0]

@@ -9,8 +9,8 @@
  */
 #include "kernel.h"
 
-/* Enough for the worst case of 1 GiB, every second page: it stays one call. */
-#define VEC_LEN 262144
+/* Enough for the worst case of 16 GiB, every second page: it stays one call. */
+#define VEC_LEN (1L << 21)
 
 static struct scan_region *vec;
 

@@ -1,60 +1,111 @@
-"""How an iteration grows with the number of regions, with nothing dirty: the price of looking.
+"""How time and memory grow: with populated memory, with threads, with runs in a set.
 
-The bare side is what no tracker can leave out: one scan for memory that is not registered
-(ref_layout "new") and one get+clear of the arena and of the stretch of regions. Reading
-/proc/PID/maps is shown beside it: the tracker does that too, because only maps tells what was
-unmapped. Nothing is asked for here but that a region does not get dearer with their number.
+Regions have a file of their own (`rows_regions`). The memory is what this process, the tracker,
+holds more after an iteration than before it was attached, as the kernel counts it (VmRSS); a
+target that is tracked pays for nothing but markers in page tables that exist.
 """
 
 from __future__ import annotations
 
+import gc
+import os
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import uffdtrackd
-from tests.bench.programs import Program, Target
-from tests.bench.sample import UNITS, Row, Spread, compare, in_turn
-
-MIB = 64
-
-
-def _first(target: Target, count: int) -> tuple[Row, uffdtrackd.Session]:
-    """Attach and iteration 0: every region is met for the first time."""
-    before = time.perf_counter_ns()
-    session = uffdtrackd.attach(target.pid)
-    session.iterate()
-    taken = Spread.of([time.perf_counter_ns() - before], UNITS["ms"])
-    return Row(f"growth: {count} regions, attach + iteration 0", "ms", None, taken), session
+from tests.bench import table
+from tests.bench.case import Case
+from tests.bench.clock import timed
+from tests.bench.pace import Pace
+from tests.bench.programs import Target
+from tests.bench.rows_iterate import IN_PROCESS, Scene
+from tests.bench.sample import Row, compare, single
+from tests.bench.service import resident
 
 
-def _steady(
-    session: uffdtrackd.Session, layout: Program, scanner: Program, count: int, rounds: int
-) -> Iterator[Row]:
-    def bare() -> float:
-        return layout.ask("new")[0] + scanner.ask("clear")[0]
-
-    def ours() -> float:
+def _memory(mib: int, pace: Pace) -> Iterator[Row]:
+    """Attach, iterations and detach against populated memory."""
+    gc.collect()
+    empty = resident(os.getpid())
+    name = f"growth: {table.size(mib)}"
+    gib = mib / 1024
+    with Target(mib) as target, target.scanner() as scanner:
         before = time.perf_counter_ns()
+        session = uffdtrackd.attach(target.pid)
+        attached = time.perf_counter_ns() - before
+        first = timed(session.iterate)
+        yield single(f"{name}, attach", "ms", [attached]).at("growth: once", "attach", gib)
+        yield single(f"{name}, iteration 0", "ms", [first]).at("growth: once", "iteration 0", gib)
+        scene = Scene(target, scanner)
+        factor, fixed = IN_PROCESS
+        for percent in (0, 1):
+            scene.load(percent, "random")
+            bare, ours = pace.few(5).in_turn(scene.bare, scene.tracker(session.iterate))
+            yield compare(
+                f"{name}, {percent} % dirty", "ms", bare, ours, factor=factor, fixed=fixed
+            ).at("growth: memory", f"{percent} % dirty", gib)
+        grown = max(0, resident(os.getpid()) - empty)
+        yield single(f"{name}, memory of the tracker", "MiB", [grown])
+        closed = timed(session.close)
+        yield single(f"{name}, detach", "ms", [closed]).at("growth: once", "detach", gib)
+
+
+def _threads(pace: Pace) -> Iterator[Row]:
+    """Attach looks at every thread, a freeze stops every one."""
+    with Target(64) as target:
+        for count in (1, 16, 256) if pace.quick else (1, 16, 64, 256, 1024):
+            if count > 1:
+                target.more_threads(count)
+
+            def attach() -> float:
+                before = time.perf_counter_ns()
+                with uffdtrackd.attach(target.pid):
+                    return time.perf_counter_ns() - before
+
+            (attached,) = pace.in_turn(attach)
+            name = f"growth: {table.threads(count)}"
+            yield single(f"{name}, attach", "ms", attached).at("growth: threads", "attach", count)
+            with uffdtrackd.attach(target.pid) as session:
+                session.iterate()
+
+                def final(session: uffdtrackd.Session = session) -> float:
+                    with session.frozen():
+                        return session.iterate().stopped_ns
+
+                (stopped,) = pace.in_turn(final)
+                row = single(f"{name}, stopped by a final iteration", "ms", stopped)
+                yield row.at("growth: threads", "stopped by a final iteration", count)
+
+
+def _runs(pace: Pace) -> Iterator[Row]:
+    """The same target, more and more pages dirty that do not touch each other."""
+    with (
+        Target(1024) as target,
+        target.scanner() as scanner,
+        uffdtrackd.attach(target.pid) as session,
+    ):
         session.iterate()
-        return time.perf_counter_ns() - before
+        scene = Scene(target, scanner)
+        for pages in (1, 1000, 10000, 30000, 60000, 131072):
+            scene.count = pages
+            empty = resident(os.getpid())
+            bare, ours = pace.in_turn(scene.bare, scene.tracker(session.iterate))
+            target.dirty(pages)
+            held = session.iterate()
+            runs = held.processes[target.pid].dirty.run_count
+            row = compare(f"growth: {runs} runs in the set", "ms", bare, ours)
+            yield row.at("growth: runs", "in process", runs)
+            grown = max(0, resident(os.getpid()) - empty)
+            yield single(f"growth: {runs} runs in the set, memory of the tracker", "MiB", [grown])
 
-    def maps() -> float:
-        return layout.ask("maps")[0]
 
-    least, mine, text = (series[1:] for series in in_turn(rounds + 1, bare, ours, maps))
-    yield compare(f"growth: {count} regions, nothing dirty", "ms", least, mine)
-    reading = Spread.of(text, UNITS["ms"])
-    yield Row(f"growth: {count} regions, reading maps", "ms", reading, None)
-
-
-def rows(rounds: int, quick: bool) -> Iterator[Row]:
-    for count in (0, 4000) if quick else (0, 4000, 60000):
-        with (
-            Target(MIB, regions=count) as target,
-            target.scanner() as scanner,
-            Program("ref_layout", target.pid) as layout,
-        ):
-            row, session = _first(target, count)
-            with session:
-                yield row
-                yield from _steady(session, layout, scanner, count, rounds)
+def cases(quick: bool) -> Iterator[Case]:
+    for mib in (256, 1024) if quick else (1024, 2048, 4096, 8192, 16384):
+        yield Case(
+            f"growth: {table.size(mib)}",
+            partial(_memory, mib),
+            4.0 + mib / 400,
+        )
+    yield Case("growth: threads", _threads, 15.0)
+    yield Case("growth: runs", _runs, 15.0)

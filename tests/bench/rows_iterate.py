@@ -1,25 +1,49 @@
 """What one iteration costs the tracker: session.iterate() beside one bare scan in plain C.
 
-    target.dirty(n) -> session.iterate()   timed here, from the call to the returned Iteration
-    target.dirty(n) -> ref_scan "clear"    timed in C, one ioctl
+    target writes n pages -> session.iterate()   timed here, from the call to the Iteration
+    target writes n pages -> ref_scan "clear"    timed in C, one ioctl
 
-Both clear the same memory of the same process, registered once by the tracker: neither the place of
-the pages nor their number can differ. The bare scan takes pages away that the session never hears
-of; nothing of its state depends on them. Each result must name exactly the pages that were written.
+Both clear the same memory of the same process, registered once by the tracker: neither the place
+of the pages nor their number can differ. The bare scan takes pages away that the session never
+hears of; nothing of its state depends on them. Each result must name exactly the pages that were
+written. The session lives in this process, or in a daemon that is asked through its socket.
+
+With huge pages the first write to one splits its mapping, for good while it is tracked: so what is
+clean comes first, then what is dirty in one block, and what is strewn comes last.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import uffdtrackd
+from tests.bench import table
+from tests.bench.case import Case, guarded
+from tests.bench.pace import Pace
 from tests.bench.programs import PAGE, Program, Target
-from tests.bench.sample import UNITS, Row, Spread, compare, in_turn
-from uffdtrackd import PageSet
+from tests.bench.sample import Row, compare, single
+from tests.bench.service import Daemon
+from uffdtrackd import Iteration, PageSet
 
-FACTOR = 1.25
-FIXED_MS = 0.15
+#: What is allowed beside the bare scan: factor and ms.
+IN_PROCESS = (1.25, 0.15)
+MEMFD = (1.4, 0.4)
+
+#: Percent dirty and how, in the order that huge pages ask for.
+LOADS = (
+    (0, "random"),
+    (1, "block"),
+    (10, "block"),
+    (50, "block"),
+    (1, "random"),
+    (10, "random"),
+    (50, "random"),
+    (100, "random"),
+)
 
 
 class WrongCount(Exception):
@@ -32,50 +56,121 @@ def check(what: str, found: int, written: int) -> None:
         raise WrongCount(f"{what} reported {found} pages of the arena, {written} were written")
 
 
-class Pair:
-    """A target tracked by a session and scanned bare; both measures return ns."""
+@dataclass
+class Scene:
+    """A target that writes `count` pages `how` before each measure, and who is measured.
 
-    def __init__(self, target: Target, session: uffdtrackd.Session, scanner: Program) -> None:
-        self.target = target
-        self.session = session
-        self.scanner = scanner
-        self.arena = PageSet.from_ranges([(target.start, target.end)], PAGE)
-        self.count = 0
+    scanner: the bare one. Measures return ns.
+    """
 
-    def ours(self) -> float:
-        self.target.dirty(self.count)
-        before = time.perf_counter_ns()
-        iteration = self.session.iterate()
-        taken = time.perf_counter_ns() - before
-        dirty = iteration.processes[self.target.pid].dirty
-        check("iterate", len(dirty & self.arena), self.count)
-        return taken
+    target: Target
+    scanner: Program
+    count: int = 0
+    how: str = "random"
+
+    def __post_init__(self) -> None:
+        self.arena = PageSet.from_ranges([(self.target.start, self.target.end)], PAGE)
+
+    def load(self, percent: float, how: str) -> None:
+        self.count = int(self.target.pages * percent / 100)
+        self.how = how
+
+    def write(self) -> None:
+        if self.how == "block":
+            self.target.block(self.count)
+        elif self.count == self.target.pages:
+            self.target.touch()
+        else:
+            self.target.dirty(self.count)
 
     def bare(self) -> float:
-        self.target.dirty(self.count)
+        self.write()
         taken, pages, _runs = self.scanner.ask("clear")
         check("the bare scan", pages, self.count)
         return taken
 
-    def compare(self, name: str, percent: float, rounds: int) -> Row:
-        """One row at `percent` of the arena dirty; the first round of each side is not counted."""
-        self.count = int(self.target.pages * percent / 100)
-        bare, ours = (series[1:] for series in in_turn(rounds + 1, self.bare, self.ours))
-        return compare(name, "ms", bare, ours, factor=FACTOR, fixed=FIXED_MS)
+    def tracker(self, iterate: Callable[[], Iteration]) -> Callable[[], float]:
+        """A measure of iterate()."""
 
-
-def rows(rounds: int, quick: bool) -> Iterator[Row]:
-    for mib in (1024,) if quick else (1024, 4096):
-        size = f"{mib >> 10} GiB"
-        with (
-            Target(mib) as target,
-            target.scanner() as scanner,
-            uffdtrackd.attach(target.pid) as session,
-        ):
+        def measure() -> float:
+            self.write()
             before = time.perf_counter_ns()
-            session.iterate()
-            first = Spread.of([time.perf_counter_ns() - before], UNITS["ms"])
-            yield Row(f"iterate: {size}, iteration 0 (all)", "ms", None, first)
-            pair = Pair(target, session, scanner)
-            for percent in (0, 1, 10, 100) if mib == 1024 else (0, 1):
-                yield pair.compare(f"iterate: {size}, {percent} % dirty", percent, rounds)
+            iteration = iterate()
+            taken = time.perf_counter_ns() - before
+            dirty = iteration.processes[self.target.pid].dirty
+            check("iterate", len(dirty & self.arena), self.count)
+            return taken
+
+        return measure
+
+
+def load_name(percent: float, how: str) -> str:
+    """ "10 % at random": as a row has it."""
+    return f"{percent} % dirty" + ("" if percent in (0, 100) else f", {how}")
+
+
+def _first(name: str, iterate: Callable[[], Iteration]) -> Row:
+    before = time.perf_counter_ns()
+    iterate()
+    return single(f"iterate: {name}, iteration 0 (all)", "ms", [time.perf_counter_ns() - before])
+
+
+def _in_process(name: str, scene: Scene, pace: Pace) -> Iterator[Row]:
+    with uffdtrackd.attach(scene.target.pid) as session:
+        yield _first(f"{name}, in process", session.iterate)
+        ours = scene.tracker(session.iterate)
+        for percent, how in LOADS:
+            scene.load(percent, how)
+            bare, mine = pace.in_turn(scene.bare, ours)
+            factor, fixed = IN_PROCESS
+            row = f"iterate: {name}, {load_name(percent, how)}, in process"
+            yield compare(row, "ms", bare, mine, factor=factor, fixed=fixed).at(
+                f"iterate: {name}, {how}", "in process", percent
+            )
+
+
+def _socket(name: str, mib: int, huge: bool, pace: Pace) -> Iterator[Row]:
+    with (
+        Daemon() as daemon,
+        Target(mib, huge=huge) as target,
+        target.scanner() as scanner,
+        daemon.attach(target.pid) as session,
+    ):
+        scene = Scene(target, scanner)
+        yield _first(f"{name}, socket", lambda: session.iterate(deliver="memfd"))
+        for percent, how in LOADS:
+            scene.load(percent, how)
+            for deliver in ("memfd", "inline"):
+                row = f"iterate: {name}, {load_name(percent, how)}, socket, {deliver}"
+                rows = _delivered(row, scene, session, deliver, pace)
+                for one in guarded(row, rows):
+                    yield one.at(f"iterate: {name}, {how}", f"socket, {deliver}", percent)
+
+
+def _delivered(row: str, scene: Scene, session: Any, deliver: str, pace: Pace) -> Iterator[Row]:
+    def iterate() -> Iteration:
+        iteration: Iteration = session.iterate(deliver=deliver)
+        return iteration
+
+    bare, mine = pace.in_turn(scene.bare, scene.tracker(iterate))
+    factor, fixed = MEMFD if deliver == "memfd" else (None, 0.0)
+    yield compare(row, "ms", bare, mine, factor=factor, fixed=fixed)
+
+
+def _memory(mib: int, huge: bool, pace: Pace) -> Iterator[Row]:
+    name = f"{table.size(mib)} {'THP' if huge else '4K'}"
+    large = pace.few(3) if mib > 1024 else pace
+    with Target(mib, huge=huge) as target, target.scanner() as scanner:
+        yield from _in_process(name, Scene(target, scanner), large)
+    yield from guarded(f"iterate: {name}, socket", _socket(name, mib, huge, large))
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    for mib in (1024,) if quick else (1024, 8192):
+        for huge in (False, True):
+            name = f"iterate: {table.size(mib)} {'THP' if huge else '4K'}"
+            yield Case(
+                name,
+                partial(_memory, mib, huge),
+                30.0 if mib == 1024 else 150.0,
+            )

@@ -16,16 +16,17 @@ adds the time of its copy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import uffdtrackd
 from tests.bench import table
+from tests.bench.case import Case
+from tests.bench.pace import Pace
 from tests.bench.programs import Target
-from tests.bench.sample import Row, Spread, compare, in_turn
+from tests.bench.sample import Row, Spread, compare, single
 
-MIB = 1024
-BUSY_MS = 60
-#: Letting go of 1 GiB takes some 40 ms.
-CLOSE_MS = 150
+#: What the longest stall of a target may be, in us.
+MOST_US = 5000.0
 
 
 def _gap(target: Target, how: str, milliseconds: int, act: Callable[[], object]) -> float:
@@ -38,58 +39,79 @@ def _nothing() -> None:
     pass
 
 
-def _final(target: Target, session: uffdtrackd.Session, rounds: int) -> Iterator[Row]:
-    """The stop of a final iteration, 1 % dirty: it grows with the number of threads."""
-
-    def frozen() -> None:
-        with session.frozen():
-            session.iterate()
-
-    def final() -> float:
-        target.dirty(target.pages // 100)
-        return _gap(target, "spin", BUSY_MS, frozen)
-
-    (series,) = in_turn(rounds, final)
-    shown = table.threads(target.threads)
-    yield Row(f"still: final iterate(), {shown}", "us", None, Spread.of(series, 1e3))
+def _worst(row: Row, ours: list[float]) -> Row:
+    """The same with the very longest as a remark: a median says nothing of a stall."""
+    return row.noted(f"longest of {len(ours)}: {max(ours) / 1000:.0f} us")
 
 
-def _running(target: Target, session: uffdtrackd.Session, rounds: int) -> Iterator[Row]:
+def _running(target: Target, session: uffdtrackd.Session, mib: int, pace: Pace) -> Iterator[Row]:
     """What an iteration of a running target costs it in one piece, beside no iteration."""
+    # All dirty takes some 15 ms a GiB; twice that, and the target is busy for all of it.
+    busy_ms = 60 + mib // 32
     for how in ("spin", "write", "map"):
         for percent in (1, 100):
 
             def alone(how: str = how) -> float:
-                return _gap(target, how, BUSY_MS, _nothing)
+                return _gap(target, how, busy_ms, _nothing)
 
             def iterate(how: str = how, percent: int = percent) -> float:
-                target.dirty(target.pages * percent // 100)
-                return _gap(target, how, BUSY_MS, session.iterate)
+                if percent == 100:
+                    target.touch()
+                else:
+                    target.dirty(target.pages * percent // 100)
+                return _gap(target, how, busy_ms, session.iterate)
 
-            bare, ours = in_turn(rounds, alone, iterate)
-            yield compare(f"still: iterate(), {percent} % dirty, target {how}s", "us", bare, ours)
+            bare, ours = pace.in_turn(alone, iterate)
+            name = f"still: {table.size(mib)}, iterate(), {percent} % dirty, target {how}s"
+            row = compare(name, "us", bare, ours, factor=0.0, floor=MOST_US)
+            yield _worst(row, ours).at("still", f"{how}s, {percent} % dirty", mib / 1024)
 
 
-def _closing(target: Target, rounds: int) -> Iterator[Row]:
+def _closing(target: Target, mib: int, pace: Pace) -> Iterator[Row]:
     """The kernel resets every page table entry when the userfaultfd goes, in one piece."""
     for how in ("spin", "map"):
 
         def close(how: str = how) -> float:
             session = uffdtrackd.attach(target.pid)
             session.iterate()
-            return _gap(target, how, CLOSE_MS, session.close)
+            return _gap(target, how, 100 + mib // 8, session.close)
 
-        (series,) = in_turn(rounds, close)
-        yield Row(f"still: close(), target {how}s", "us", None, Spread.of(series, 1e3))
+        (series,) = pace.few(5).cold(close)
+        row = single(f"still: {table.size(mib)}, close(), target {how}s", "us", series)
+        yield _worst(row, series)
 
 
-def rows(rounds: int, quick: bool) -> Iterator[Row]:
-    for threads in (1, 256):
-        with Target(MIB, threads=threads) as target:
+def _rows(mib: int, pace: Pace) -> Iterator[Row]:
+    with Target(mib) as target:
+        with uffdtrackd.attach(target.pid) as session:
+            session.iterate()
+            yield from _running(target, session, mib, pace)
+        yield from _closing(target, mib, pace)
+
+
+def _final(pace: Pace) -> Iterator[Row]:
+    """The stop of a final iteration, 1 % dirty, by the target's clock."""
+    with Target(1024) as target:
+        for threads in (1, 256):
+            if threads > 1:
+                target.more_threads(threads)
             with uffdtrackd.attach(target.pid) as session:
                 session.iterate()
-                if threads == 1:
-                    yield from _running(target, session, rounds)
-                yield from _final(target, session, rounds)
-            if threads == 1:
-                yield from _closing(target, rounds)
+
+                def frozen(session: uffdtrackd.Session = session) -> None:
+                    with session.frozen():
+                        session.iterate()
+
+                def final(frozen: Callable[[], None] = frozen) -> float:
+                    target.dirty(target.pages // 100)
+                    return _gap(target, "spin", 60, frozen)
+
+                (series,) = pace.in_turn(final)
+                name = f"still: final iterate(), {table.threads(threads)}"
+                yield Row(name, "us", None, Spread.of(series, 1e3))
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    for mib in (1024,) if quick else (1024, 8192, 16384):
+        yield Case(f"still: {table.size(mib)}", partial(_rows, mib), 10.0 + mib / 200)
+    yield Case("still: final", _final, 10.0)

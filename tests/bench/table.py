@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 
 from tests.bench.sample import Row, Spread
 
-HEAD = ("what", "unit", "bare C", "uffdtrackd", "ratio", "allowed", "")
+HEAD = ("what", "unit", "bare", "uffdtrackd", "ratio", "allowed", "")
 
 
 def _number(value: float) -> str:
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def threads(count: int) -> str:
     return f"{count} thread" if count == 1 else f"{count} threads"
+
+
+def size(mib: int) -> str:
+    return f"{mib >> 10} GiB" if mib >= 1024 else f"{mib} MiB"
 
 
 def _spread(spread: Spread | None) -> str:
@@ -39,7 +43,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         _spread(row.ours),
         _ratio(row.ratio),
         allowed,
-        verdict,
+        "; ".join(part for part in (verdict, row.note) if part).replace("|", "/"),
     )
 
 
@@ -56,10 +60,21 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join([padded(HEAD), rule, *map(padded, lines[1:])])
 
 
-def report(machine: Mapping[str, object], rows: Sequence[Row]) -> str:
-    """The table under a line that says where it was measured."""
-    shared = "" if machine["realtime"] else ", beside whatever else ran"
+def machine(where: Mapping[str, object]) -> str:
+    """One line that says where and when it was measured."""
+    memory = int(str(where["memory_bytes"])) / 2**30
+    virtual = "virtual " if where["virtual"] else ""
     return (
-        f"{machine['cpu']}, {machine['cpus']} CPUs, Linux {machine['kernel']}, "
-        f"uffdtrackd {machine['version']}, {machine['date']}{shared}\n\n{markdown(rows)}"
+        f"{where['cpu']}, {where['cpus']} {virtual}CPUs, {memory:.1f} GiB, "
+        f"Linux {where['kernel']}, THP {where['thp']}, uffdtrackd {where['version']}, "
+        f"Python {where['python']}, gcc {where['gcc']}, redis {where['redis']}, "
+        f"PostgreSQL {where['postgres']}, {where['date']}, load {where['load']} when it began"
     )
+
+
+def report(where: Mapping[str, object], groups: Mapping[str, Sequence[Row]]) -> str:
+    """A table for each group under the line that says where it was measured."""
+    parts = [machine(where)]
+    for name, rows in groups.items():
+        parts += [f"### {name}", markdown(rows)]
+    return "\n\n".join(parts)

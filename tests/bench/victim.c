@@ -1,16 +1,18 @@
 /*
- * The process that is measured: MIB of populated private memory in 4 KiB pages, REGIONS
- * one-page mappings beside it and THREADS threads asleep in pause(), so that each cost
- * can be grown alone. Its main thread sleeps in read(2) on stdin between commands, a call
- * that restarts by itself.
+ * The process that is measured: MIB of populated private memory in pages of 4 KiB (or, as
+ * far as the kernel has them, huge ones), REGIONS one-page mappings beside it and THREADS
+ * threads asleep in pause(), so that each cost can be grown alone. Its main thread sleeps
+ * in read(2) on stdin between commands, a call that restarts by itself.
  *
- *   victim MIB REGIONS THREADS
+ *   victim MIB REGIONS THREADS 4k|huge
  *   <- "ready PID SITE START END START END"
  *      SITE: address of a syscall instruction; then the arena, and the one-page mappings
  *
  *   track             make a userfaultfd, register everything        "ok REFUSED"
  *   dirty COUNT SEED  write COUNT different pages in random order     "ok NS"
+ *   block COUNT       write the first COUNT pages in order            "ok NS"
  *   touch             write every page of the arena in order          "ok NS"
+ *   threads COUNT     start so many more threads                      "ok 0"
  *   spin MS           read the clock for so long                      "ok GAP_NS"
  *   write MS          the same, and write a page between any two      "ok GAP_NS"
  *   map MS            the same, and map and unmap a page              "ok GAP_NS"
@@ -25,6 +27,8 @@
 #include "kernel.h"
 #include <pthread.h>
 #include <signal.h>
+
+#define HUGE_PAGE (2UL << 20)
 
 static unsigned char *arena;
 static uint64_t arena_pages;
@@ -49,6 +53,24 @@ static void start_threads(int count)
 	for (int i = 0; i < count; i++)
 		if ((errno = pthread_create(&thread, &attr, asleep, NULL)))
 			die("pthread_create");
+}
+
+/* Aligned so that huge pages may be used in all of it. */
+static void make_arena(int huge)
+{
+	uint64_t size = arena_pages * PAGE;
+	unsigned char *p = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE,
+	                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t skip = -(uint64_t)p % HUGE_PAGE;
+
+	if (p == MAP_FAILED)
+		die("arena");
+	if (skip)
+		munmap(p, skip);
+	arena = p + skip;
+	munmap(arena + size, HUGE_PAGE - skip);
+	if (madvise(arena, size, huge ? MADV_HUGEPAGE : MADV_NOHUGEPAGE))
+		die("madvise");
 }
 
 /* Every second page differs in protection, so that no two of them can merge. */
@@ -98,11 +120,11 @@ static uint64_t dirty(uint64_t count, uint64_t seed)
 	return now_ns() - start;
 }
 
-static uint64_t touch(void)
+static uint64_t touch(uint64_t count)
 {
 	uint64_t start = now_ns();
 
-	for (uint64_t i = 0; i < arena_pages; i++)
+	for (uint64_t i = 0; i < count; i++)
 		*(volatile unsigned char *)(arena + i * PAGE) = (unsigned char)i;
 	return now_ns() - start;
 }
@@ -144,22 +166,11 @@ static uint64_t longest_gap(uint64_t ms, void (*work)(void))
 	return longest;
 }
 
-/* One call a mapping, as read from maps: whole mappings, so that none is split. */
 static unsigned track(void)
 {
-	static char line[512];
-	unsigned refused = 0;
-	uint64_t start, end;
-	int uffd = make_uffd();
-	FILE *maps = fopen("/proc/self/maps", "re");
+	unsigned taken = 0, refused = 0;
 
-	if (!maps)
-		die("maps");
-	while (fgets(line, sizeof(line), maps))
-		if (sscanf(line, "%lx-%lx", &start, &end) == 2 &&
-		    register_wp(uffd, start, end))
-			refused++;
-	fclose(maps);
+	register_all(make_uffd(), getpid(), &taken, &refused);
 	return refused;
 }
 
@@ -168,14 +179,11 @@ int main(int argc, char **argv)
 	char line[128];
 	uint64_t count, seed, regions;
 
-	if (argc != 4)
+	if (argc != 5)
 		return 2;
 	arena_pages = strtoull(argv[1], NULL, 10) << 8;
-	arena = mmap(NULL, arena_pages * PAGE, PROT_READ | PROT_WRITE,
-	             MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (arena == MAP_FAILED || madvise(arena, arena_pages * PAGE, MADV_NOHUGEPAGE))
-		die("arena");
-	touch();
+	make_arena(!strcmp(argv[4], "huge"));
+	touch(arena_pages);
 	count = strtoull(argv[2], NULL, 10);
 	regions = make_regions(count);
 	start_threads(atoi(argv[3]) - 1);
@@ -189,8 +197,13 @@ int main(int argc, char **argv)
 		    count <= arena_pages)
 			printf("ok %lu\n", dirty(count, seed));
 		else if (!strcmp(line, "touch\n"))
-			printf("ok %lu\n", touch());
-		else if (sscanf(line, "spin %lu", &count) == 1)
+			printf("ok %lu\n", touch(arena_pages));
+		else if (sscanf(line, "block %lu", &count) == 1 && count <= arena_pages)
+			printf("ok %lu\n", touch(count));
+		else if (sscanf(line, "threads %lu", &count) == 1) {
+			start_threads((int)count);
+			printf("ok 0\n");
+		} else if (sscanf(line, "spin %lu", &count) == 1)
 			printf("ok %lu\n", longest_gap(count, nothing));
 		else if (sscanf(line, "write %lu", &count) == 1)
 			printf("ok %lu\n", longest_gap(count, write_page));

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.programs import Program, Target
+from tests.bench.programs import Forker, Program, Target, Writer
 
 pytestmark = pytest.mark.live
 
@@ -46,3 +46,68 @@ def test_layout_sees_every_region_and_what_is_new() -> None:
         layout.ask("maps")
         assert layout.ask("maps")[2] == 1
         assert layout.ask("refuse 3")[1] == errno.EPERM
+
+
+def test_a_bare_userfaultfd_leaves_nothing_behind() -> None:
+    with Target(1, threads=3) as target, target.stopper() as stopper:
+        before = sorted(Path(f"/proc/{target.pid}/fd").iterdir())
+        for _ in range(3):
+            asked, whole, registered = stopper.ask("userfaultfd")
+            assert whole > asked > 0 and registered > 5
+        assert sorted(Path(f"/proc/{target.pid}/fd").iterdir()) == before
+
+
+def test_block_and_more_threads_do_as_asked() -> None:
+    with Target(4) as target, target.scanner() as scanner:
+        target.ask("track")
+        scanner.ask("clear")
+        target.block(300)
+        assert scanner.ask("clear")[1:] == [300, 1]
+        target.more_threads(7)
+        assert len(list(Path(f"/proc/{target.pid}/task").iterdir())) == 7
+
+
+@pytest.mark.parametrize("waiting", ["poll", "spin"])
+def test_the_bare_handler_notes_every_page_once(waiting: str) -> None:
+    with Writer(1) as writer, writer.handler(waiting) as handler:
+        assert handler.ask("protect")[1] == 0
+        for how, share, pages in (("order", 4, 64), ("random", 8, 32), ("order", 2, 128)):
+            assert writer.ask(f"first {how} {share}")[1] == pages
+            assert handler.ask("protect")[1] == pages
+
+
+def test_each_pattern_writes_what_its_name_says() -> None:
+    with Writer(4) as writer, writer.scanner() as scanner:
+        writer.ask("track")
+        written = {}
+        for pattern in ("order", "random", "zipf"):
+            writer.ask(f"run 1 {pattern} 0")  # its table is made
+            scanner.ask("clear")
+            taken, writes = writer.ask(f"run 20 {pattern} 0")
+            assert taken >= 20_000_000 and writes > 0
+            written[pattern] = scanner.ask("get")[1]
+        assert all(0 < pages <= writer.pages for pages in written.values())
+        scanner.ask("clear")
+        writer.ask("passes 1")
+        assert scanner.ask("get")[1] == writer.pages
+
+
+def test_a_writer_that_protects_itself_goes_on() -> None:
+    with Writer(4) as writer:
+        writer.ask("protect")
+        assert writer.ask("first order 1")[1] == writer.pages
+        _taken, writes = writer.ask("run 60 random 10")
+        assert writes > 0
+        writer.ask("passes 1")
+
+
+def test_a_forker_forks_and_its_children_obey() -> None:
+    with Forker(1) as forker:
+        median, p99, longest = forker.ask("fork 20")
+        assert 0 < median <= p99 <= longest
+        forker.ask("children 3")
+        children = Path(f"/proc/{forker.pid}/task/{forker.pid}/children")
+        assert len(children.read_text().split()) == 3
+        assert forker.ask("write 10")[0] > 0
+        forker.ask("end")
+        assert children.read_text() == ""

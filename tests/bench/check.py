@@ -1,0 +1,220 @@
+"""`make bench-check`: has the tracker become slower beside the kernel than it was?
+
+    short run --> ours / bare of each row --> compared with docs/benchmarks/ratios.json
+
+Only ratios are compared, both sides taken in turn on the same machine: it may be any machine, and
+a busy one. A ratio is that of the lower quartiles: what else runs makes things slower and never
+faster, so the quick quarter of the rounds is what it disturbed least. A row that is over its limit
+is measured again, with twice the rounds, and again; only the third time counts as slower.
+
+    limit = committed ratio x MARGIN
+
+so what is found are steps (something became half as dear again), not drift; for that there is
+`make bench`. Exit status: 0 nothing is slower, 1 something is. `--write` measures and keeps the
+ratios as the ones to compare with, which a whole `make bench` does too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uffdtrackd
+from tests import preflight
+from tests.bench import machine
+from tests.bench.clock import timed
+from tests.bench.pace import NotMeasured
+from tests.bench.programs import CPUS, Program, Target, on_cpu
+from tests.bench.rows_attach import Attaching
+from tests.bench.rows_iterate import Scene
+from tests.bench.rows_target import first_write
+from tests.bench.sample import in_turn
+from tests.bench.service import Daemon
+from tests.bench.ways import a_way
+from uffdtrackd.errors import TrackError
+
+RATIOS = Path(__file__).resolve().parent.parent.parent / "docs" / "benchmarks" / "ratios.json"
+
+#: How many times the committed ratio is still taken for noise.
+MARGIN = 1.5
+ROUNDS = 15
+ATTEMPTS = 3
+MIB = 256
+
+Measure = Callable[[], float]
+
+
+def ratio(bare: list[float], ours: list[float]) -> float:
+    """That of the lower quartiles."""
+    least, mine = (sorted(series)[(len(series) - 1) // 4] for series in (bare, ours))
+    return mine / least
+
+
+@dataclass
+class Judge:
+    """Measures rows and keeps their ratios; `committed` says which of them are too large.
+
+    committed: name -> ratio; {} accepts everything.
+    """
+
+    committed: dict[str, float]
+    rounds: int = ROUNDS
+    found: dict[str, float] = field(default_factory=dict)
+    slower: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+
+    def __call__(self, name: str, bare: Measure, ours: Measure) -> None:
+        known = self.committed.get(name)
+        limit = float("inf") if known is None else known * MARGIN
+        tried = []
+        bare()
+        ours()
+        for attempt in range(ATTEMPTS):
+            series = in_turn(self.rounds << attempt, bare, ours)
+            tried.append(ratio(*series))
+            if tried[-1] <= limit:
+                break
+        self.found[name] = min(tried)
+        over = self.found[name] > limit
+        if over:
+            self.slower.append(name)
+        shown = ", ".join(f"{one:.2f}" for one in tried)
+        against = "no ratio to compare with" if known is None else f"at most {limit:.2f}"
+        print(f"{'SLOWER' if over else 'ok':6} {name}: {shown} ({against})", flush=True)
+
+    @contextmanager
+    def unless_missing(self, what: str) -> Iterator[None]:
+        """What this machine or version does not have is said, and fails nothing."""
+        try:
+            yield
+        except (NotMeasured, TrackError) as reason:
+            self.missing.append(what)
+            print(f"none   {what}: {str(reason).splitlines()[0]}", flush=True)
+
+
+def _attach(judge: Judge) -> None:
+    with Target(16, threads=16) as target, target.stopper() as stopper:
+        ways = Attaching(target, stopper)
+        judge("attach: stopped", ways.bare, ways.ours)
+        judge("attach: whole", lambda: _whole(ways, "bare"), lambda: _whole(ways, "ours"))
+
+
+def _whole(ways: Attaching, side: str) -> float:
+    (ways.bare if side == "bare" else ways.ours)()
+    return ways.wholes[side][-1]
+
+
+def _iterate(judge: Judge) -> None:
+    with (
+        Target(MIB) as target,
+        target.scanner() as scanner,
+        uffdtrackd.attach(target.pid) as session,
+    ):
+        session.iterate()
+        scene = Scene(target, scanner)
+        for percent in (0, 1, 10, 100):
+            scene.load(percent, "random")
+            judge(f"iterate: {percent} % dirty", scene.bare, scene.tracker(session.iterate))
+
+
+def _socket(judge: Judge) -> None:
+    with (
+        Daemon() as daemon,
+        Target(MIB) as target,
+        target.scanner() as scanner,
+        daemon.attach(target.pid) as session,
+    ):
+        session.iterate(deliver="memfd")
+        scene = Scene(target, scanner)
+        for deliver, percent in (("memfd", 1), ("memfd", 10), ("inline", 1)):
+            scene.load(percent, "random")
+
+            def iterate(deliver: str = deliver) -> uffdtrackd.Iteration:
+                iteration: uffdtrackd.Iteration = session.iterate(deliver=deliver)
+                return iteration
+
+            name = f"iterate: {percent} % dirty, socket, {deliver}"
+            judge(name, scene.bare, scene.tracker(iterate))
+
+
+def _regions(judge: Judge) -> None:
+    with (
+        Target(16, regions=4000) as target,
+        target.scanner() as scanner,
+        Program("ref_layout", target.pid) as layout,
+        uffdtrackd.attach(target.pid) as session,
+    ):
+        session.iterate()
+        judge(
+            "regions: 4000",
+            lambda: layout.ask("new")[0] + scanner.ask("clear")[0],
+            lambda: timed(session.iterate),
+        )
+
+
+def _first_write(judge: Judge, backend: str, mib: int) -> None:
+    with a_way(f"bare {backend}", mib) as bare, a_way(backend, mib) as ours:
+
+        def least() -> float:
+            bare.collect()
+            return first_write(bare.writer, "order", 1)
+
+        def mine() -> float:
+            ours.collect()
+            return first_write(ours.writer, "order", 1)
+
+        judge(f"first write, {backend}", least, mine)
+
+
+def run(judge: Judge) -> None:
+    """Measure everything there is."""
+    with on_cpu(CPUS[-1]), machine.realtime():
+        _attach(judge)
+        _iterate(judge)
+        _regions(judge)
+        with judge.unless_missing("socket"):
+            _socket(judge)
+        with judge.unless_missing("first write, async"):
+            _first_write(judge, "async", 64)
+    # A handler on the CPU of its target, in real time, would wait for it for ever.
+    with judge.unless_missing("first write, sync"):
+        _first_write(judge, "sync", 4)
+
+
+def write(found: dict[str, float]) -> None:
+    """Keep the ratios as what is compared with."""
+    RATIOS.parent.mkdir(parents=True, exist_ok=True)
+    ratios = {name: round(value, 3) for name, value in found.items()}
+    RATIOS.write_text(json.dumps({"margin": MARGIN, "ratios": ratios}, indent=1) + "\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="bench-check", description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help="keep the ratios of this run")
+    options = parser.parse_args(argv)
+    if problem := preflight.problem():
+        print(f"bench-check: nothing was compared: {problem}")
+        return 0
+    began = time.monotonic()
+    committed = {} if options.write else json.loads(RATIOS.read_text())["ratios"]
+    judge = Judge(committed)
+    run(judge)
+    seconds = time.monotonic() - began
+    print(f"bench-check: {len(judge.found)} ratios in {seconds:.0f} s, margin {MARGIN} x")
+    if options.write:
+        write(judge.found)
+        print(f"bench-check: kept in {RATIOS}")
+    elif judge.slower:
+        print(f"bench-check: slower than the committed ratios: {'; '.join(judge.slower)}")
+        print("bench-check: if that is meant: python -m tests.bench.check --write, and say why")
+    return 1 if judge.slower else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
