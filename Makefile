@@ -39,7 +39,7 @@ test: programs ## Run all tests, linters included
 	@$(RUN) -m pytest $(ARGS)
 
 .PHONY: test-systemd
-test-systemd: programs ## Run what needs a real systemd, in a container booted for it (root)
+test-systemd: programs man ## Run what needs a real systemd, in a container booted for it (root)
 	@$(RUN) -m tests.systemd.run $(ARGS)
 
 .PHONY: lint
@@ -62,8 +62,16 @@ bench: programs ## Measure the tracker beside the same work in plain C, in MINUT
 bench-check: build ## Compare a short run with the ratios of the last whole one
 	@$(RUN) -m tests.bench.check $(ARGS)
 
+.PHONY: man
+man: build/.manual ## Make man pages and completions, in build/
+
+build/.manual: $(VENV)/.built tools/manual.py $(wildcard docs/man/*.rst) \
+		$(shell find uffdtrackd -name '*.py' ! -name _version.py)
+	@$(PY) -m tools.manual build
+	@touch $@
+
 .PHONY: install
-install: build ## Install below PREFIX (/usr/local) and DESTDIR, with units and man pages
+install: build man ## Install below PREFIX (/usr/local) and DESTDIR, with units and man pages
 	@$(PY) tools/install.py install --prefix '$(PREFIX)' --destdir '$(or $(DESTDIR),/)'
 
 .PHONY: uninstall

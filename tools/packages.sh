@@ -11,7 +11,7 @@ set -euo pipefail
 
 build=(ca-certificates gcc git libc6-dev libsystemd-dev make pkg-config python3 python3-dev
 	python3-venv)
-tested=(gdb redis-tools sqlite3 strace systemd-container)
+tested=(gdb man-db redis-tools sqlite3 strace systemd-container)
 measured=(postgresql)
 
 case "${1:-}" in

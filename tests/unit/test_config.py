@@ -63,27 +63,27 @@ def test_a_value_and_its_origin(tree: Tree) -> None:
 
 
 def test_drop_ins_go_by_name_whatever_their_folder(tree: Tree) -> None:
-    tree.main.write_text("workers = 2\n[limits]\nsessions = 2\nfds = 2\n")
+    tree.main.write_text("watch.queue = 2\n[limits]\nsessions = 2\nfds = 2\n")
     tree.drop(0, "50-b.toml", "[limits]\nsessions = 50\n")
     first = tree.drop(2, "10-a.toml", "[limits]\nsessions = 10\nfds = 10\n")
     loaded = tree.load()
-    assert loaded.config.workers == 2
+    assert loaded.config.watch.queue == 2
     assert (loaded.config.limits.sessions, loaded.config.limits.fds) == (50, 10)
     assert loaded.origins["limits.fds"] == str(first)
 
 
 def test_etc_hides_run_hides_usr(tree: Tree) -> None:
     for top in range(3):
-        tree.drop(top, "10-a.toml", f"workers = {top + 1}\n")
+        tree.drop(top, "10-a.toml", f"watch.queue = {top + 1}\n")
     tree.drop(1, "20-b.toml", "[limits]\nfds = 1\n")
     tree.drop(0, "20-b.toml", "[limits]\nfds = 9\nsessions = 9\n")
     loaded = tree.load()
-    assert loaded.config.workers == 3
+    assert loaded.config.watch.queue == 3
     assert (loaded.config.limits.fds, loaded.config.limits.sessions) == (1, 256)
 
 
 def test_a_link_to_dev_null_masks(tree: Tree) -> None:
-    tree.drop(0, "10-a.toml", "workers = 9\n")
+    tree.drop(0, "10-a.toml", "watch.queue = 9\n")
     (tree.folders[2] / "10-a.toml").symlink_to("/dev/null")
     assert tree.load().config == Config()
 
@@ -94,14 +94,14 @@ def test_other_names_are_not_read(tree: Tree) -> None:
 
 
 def test_a_named_file_is_read_alone(tree: Tree, tmp_path: Path) -> None:
-    tree.main.write_text("workers = 9\n")
-    tree.drop(2, "10-a.toml", "workers = 8\n")
+    tree.main.write_text("watch.queue = 9\n")
+    tree.drop(2, "10-a.toml", "watch.queue = 8\n")
     named = tmp_path / "named.toml"
     with pytest.raises(ConfigError, match=r"named\.toml: No such file"):
         tree.load(main=named)
     named.write_text("[freeze]\nlease = 3\n")
     loaded = tree.load(main=named)
-    assert (loaded.config.workers, loaded.config.freeze.lease) == (4, 3.0)
+    assert (loaded.config.watch.queue, loaded.config.freeze.lease) == (16, 3.0)
     assert isinstance(loaded.config.freeze.lease, float)
 
 
@@ -148,10 +148,10 @@ def test_a_wrong_level_of_ours_is_an_error(tree: Tree) -> None:
         ("socket = 3", "socket: must be an absolute path"),
         ("log_level = 'loud'", "log_level: must be one of error, warning"),
         ("log_level = 3", "log_level: must be one of"),
-        ("workers = 0", "workers: must be from 1 to 256"),
-        ("workers = true", "workers: must be a whole number"),
-        ("workers = 2.0", "workers: must be a whole number"),
-        ("workers = '4'", "workers: must be a whole number"),
+        ("watch.queue = 0", "watch.queue: must be from 1 to 4096"),
+        ("watch.queue = true", "watch.queue: must be a whole number"),
+        ("watch.queue = 2.0", "watch.queue: must be a whole number"),
+        ("watch.queue = '4'", "watch.queue: must be a whole number"),
         ("[limits]\nframe_bytes = '1X'", "limits.frame_bytes: must be a number of bytes"),
         ("[limits]\nframe_bytes = 'M'", "limits.frame_bytes: must be a number of bytes"),
         ("[limits]\nframe_bytes = '16MM'", "limits.frame_bytes: must be a number of bytes"),
@@ -166,8 +166,8 @@ def test_a_wrong_level_of_ours_is_an_error(tree: Tree) -> None:
             "[freeze]\nlease = 20\nlease_max = 10",
             "freeze.lease is 20.0, more than freeze.lease_max",
         ),
-        ("workers =", "Invalid value"),
-        ("workers = 1\nworkers = 2", "Cannot overwrite"),
+        ("watch.queue =", "Invalid value"),
+        ("log_level = 'info'\nlog_level = 'debug'", "Cannot overwrite"),
         ("x = " + "[" * 5000, "Recursion|recursion|nested"),
     ],
 )
@@ -198,7 +198,7 @@ def test_what_is_no_text_file(tree: Tree) -> None:
 
 
 def test_a_broken_drop_in_spoils_the_whole(tree: Tree) -> None:
-    tree.main.write_text("workers = 2\n")
+    tree.main.write_text("watch.queue = 2\n")
     broken = tree.drop(2, "10-a.toml", "[limits]\nfds = -1\n")
     with pytest.raises(ConfigError, match=f"{broken}: limits.fds: must be from 0 to 253"):
         tree.load()

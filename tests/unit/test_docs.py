@@ -10,8 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 
-# `folder/file.ext`, and bare `file.c` that follows one in the same cell of a table.
-NAMED = re.compile(r"`((?![\w/]*(?:NOUN|NAME))[\w./-]+\.(?:py|pyi|c|h|md|toml|sh|lds))`")
+# `folder/file.ext`, not one of the machine, and bare `file.c` that follows one in the same cell.
+NAMED = re.compile(r"`((?!/|[\w/]*(?:NOUN|NAME))[\w./-]+\.(?:py|pyi|c|h|md|toml|sh|lds))`")
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 SKIPPED = {".venv", "build", "dist", ".git"}
 

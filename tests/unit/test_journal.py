@@ -115,5 +115,5 @@ def test_what_a_catalog_entry_quotes_is_a_field() -> None:
 
 
 def test_the_catalog_is_made_from_the_table() -> None:
-    """To renew it: python -m uffdtrackd.service.manual catalog > systemd/uffdtrackd.catalog"""
+    """To renew it: python -m tools.manual systemd"""
     assert (ROOT / "systemd/uffdtrackd.catalog").read_text() == messages.catalog()

@@ -145,9 +145,6 @@ class Config:
     state_dir: str = _path("/var/lib/uffdtrackd", "folder of what outlives a restart")
     log_level: str = _word("info", LOG_LEVELS, "least important messages that are logged")
     backend: str = _word("auto", BACKENDS, "how writes are seen where a client does not say")
-    workers: int = _count(
-        4, 1, 256, "threads that collect, copy and attach", unit="threads", reload=False
-    )
     limits: Limits = field(default_factory=Limits)
     freeze: Freeze = field(default_factory=Freeze)
     watch: Watch = field(default_factory=Watch)

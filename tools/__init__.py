@@ -1,0 +1,1 @@
+"""What builds, installs and documents the project; nothing of it is installed."""
