@@ -38,6 +38,11 @@ class Layout:
         if not self._c:
             raise MemoryError("layout")
 
+    @property
+    def c(self) -> Any:
+        """The struct ut_layout, for the C floor."""
+        return self._c
+
     def refresh(self) -> bool:
         """Reads maps again; True if it differs from the last time.
 

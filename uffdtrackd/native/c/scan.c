@@ -166,7 +166,14 @@ static int walk(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 int ut_scan_get(int pagemap, uint64_t start, uint64_t end, const struct ut_match *match,
                 uint64_t max_pages, struct ut_regions *out, struct ut_error *error)
 {
-	return walk(pagemap, start, end, match, 0, max_pages, out, error);
+	uint64_t before = out->count;
+
+	if (!walk(pagemap, start, end, match, 0, max_pages, out, error))
+		return 0;
+	if (error->err != ENOTTY)
+		return -1;
+	out->count = before;
+	return pagemap_get(pagemap, start, end, match, max_pages, out, error);
 }
 
 int ut_scan_clear(int pagemap, uint64_t start, uint64_t end, const struct ut_match *match,
@@ -194,10 +201,13 @@ uint64_t ut_scan_limit(int pagemap, struct ut_error *error)
 		if (ioctl(pagemap, IOCTL_PAGEMAP_SCAN, &arg) >= 0)
 			return limits[i];
 		err = errno;
-		if (err != EFAULT)
+		if (err == ENOTTY && pagemap_reaches(pagemap, arg.start))
+			return limits[i];
+		if (err != EFAULT && err != ENOTTY)
 			break;
 	}
-	ut_fail(error, "PAGEMAP_SCAN", err, 0, 0, 0);
+	/* No ioctl, and no page anywhere: the address space is gone. */
+	ut_fail(error, "PAGEMAP_SCAN", err == ENOTTY ? ESRCH : err, 0, 0, 0);
 	return 0;
 }
 

@@ -10,3 +10,10 @@ int regions_append(struct ut_regions *regions, uint64_t start, uint64_t end,
 
 /* Frees what a list holds; it is empty afterwards and can be used again. */
 void regions_release(struct ut_regions *regions);
+
+/* ut_scan_get() where there is no PAGEMAP_SCAN; see pagemap.c. */
+int pagemap_get(int pagemap, uint64_t start, uint64_t end, const struct ut_match *match,
+                uint64_t max_pages, struct ut_regions *out, struct ut_error *error);
+
+/* Whether a process may have a page at this address, by reading its pagemap. */
+int pagemap_reaches(int pagemap, uint64_t address);

@@ -1,0 +1,67 @@
+"""Synchronous write protection as a state of pages; see api/protect.h and c/protect.c."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from . import runs
+from ._native import ffi, lib
+from .error import new_error, raised
+from .layout import Layout
+from .scan import as_runs
+
+
+class Vmas:
+    """VMAs by address, none of them merged with its neighbour."""
+
+    def __init__(self, words: Any, count: int) -> None:
+        self.words = words
+        self.count = count
+
+    @classmethod
+    def of(cls, layout: Layout, skipped: memoryview) -> Vmas:
+        """Those of `layout` that do not begin in the runs `skipped`."""
+        words = ffi.new("uint64_t[]", 2 * len(layout) or 1)
+        gone = ffi.from_buffer("uint64_t[]", skipped)
+        return cls(words, lib.ut_layout_pairs(layout.c, gone, len(skipped) // 2, words))
+
+
+class Swept(NamedTuple):
+    """Populated pages, as runs: without the bit, of a file or not, and with it.
+
+    unregistered: VMAs with bits that mean nothing.
+    """
+
+    written: memoryview
+    written_file: memoryview
+    clean: memoryview
+    unregistered: memoryview
+
+
+def sweep(pagemap: int, uffd: int, vmas: Vmas) -> Swept:
+    """Looks at every page of the VMAs. Raises NativeError: ESRCH when all of it is gone."""
+    out = ffi.gc(lib.ut_swept_new(), lib.ut_swept_free)
+    error = new_error()
+    if lib.ut_sweep(pagemap, uffd, vmas.words, vmas.count, out, error):
+        raise raised(error)
+    return Swept(
+        as_runs(out.written),
+        as_runs(out.written_file),
+        as_runs(out.clean),
+        as_runs(out.unregistered),
+    )
+
+
+def protect(uffd: int, vmas: Vmas, pages: memoryview) -> memoryview:
+    """Protects runs of pages, VMA by VMA. Returns the VMAs where that is refused, as runs.
+
+    Raises NativeError (ESRCH) when the address space is gone.
+    """
+    if not len(pages):
+        return runs.EMPTY
+    refused = ffi.gc(lib.ut_regions_new(), lib.ut_regions_free)
+    error = new_error()
+    words = ffi.from_buffer("uint64_t[]", pages)
+    if lib.ut_protect(uffd, vmas.words, vmas.count, words, len(pages) // 2, refused, error):
+        raise raised(error)
+    return as_runs(refused)
