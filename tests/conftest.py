@@ -21,8 +21,10 @@ from typing import Any
 
 import pytest
 
+import uffdtrackd.tracking.backend as tracking_backend
 from tests import preflight, victim
 from tests.victim import Victim
+from uffdtrackd.model.region import Tracking
 
 # As `make test` has it: uffdtrack, and on Debian redis-server, are beside this Python.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -38,6 +40,33 @@ def pytest_collection_finish(session: pytest.Session) -> None:
                 "run the others with: pytest -m 'not live'",
                 returncode=3,
             )
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--backend",
+        choices=("async", "sync", "both"),
+        help="run all live tests with this backend (default: async, and some with both)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Which backends a live test is run with: see `backend`."""
+    if metafunc.definition.get_closest_marker("live") is None:
+        return
+    asked = metafunc.config.getoption("--backend")
+    both = metafunc.definition.get_closest_marker("both_backends") is not None
+    names = {None: ("async", "sync") if both else ("async",), "both": ("async", "sync")}
+    metafunc.fixturenames.append("backend")
+    metafunc.parametrize("backend", names.get(asked, (asked,)), indirect=True)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What `attach(backend="auto")` takes in this test: "async" or "sync"."""
+    name: str = request.param
+    monkeypatch.setattr(tracking_backend, "automatic", lambda: Tracking(name))
+    return name
 
 
 @pytest.fixture(scope="session")
@@ -101,6 +130,7 @@ def no_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     if request.node.get_closest_marker("live") is None:
         yield
         return
+    request.getfixturevalue("backend")  # also for tests that do not ask which it is
     children, threads, fds = _children(), _threads(), _fds()
     yield
     gc.collect()

@@ -1,6 +1,6 @@
 """One mapping of each class that a process can have: how it is tracked, and that this is enough.
 
-class --make--> mapping --watch--> its region is async, always or skip, as the table says
+class --make--> mapping --watch--> its region is tracked, always or skip, as the table says
                    \\--write------> listed, and the copy is exact
 """
 
@@ -38,7 +38,7 @@ from tests.puppet import (
     Puppet,
 )
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
 
 def anon(flags: int = 0, prot: int = RW) -> Callable[[Puppet], int]:
@@ -89,10 +89,14 @@ def secret(puppet: Puppet) -> int:
 
 @dataclass(frozen=True)
 class Class:
-    """make: maps 16 pages at least. tracking: what the region may be."""
+    """make: maps 16 pages at least. tracking: what the region may be, "tracked" by the backend.
+
+    sync: the same for the sync backend, where it is not the same.
+    """
 
     make: Callable[[Puppet], int]
-    tracking: str = "async"
+    tracking: str = "tracked"
+    sync: str = ""
     writable: bool = True
 
 
@@ -108,30 +112,31 @@ CLASSES = {
     "mergeable": Class(advised(MADV_MERGEABLE)),
     "wants huge pages": Class(advised(MADV_HUGEPAGE)),
     "private /dev/zero": Class(of_file("/dev/zero", MAP_PRIVATE)),
-    "shared /dev/zero": Class(of_file("/dev/zero", MAP_SHARED), "async always"),
+    "shared /dev/zero": Class(of_file("/dev/zero", MAP_SHARED), "tracked always"),
     "shared anonymous": Class(
-        lambda puppet: puppet.mmap(16, RW, MAP_SHARED | MAP_ANONYMOUS), "async always"
+        lambda puppet: puppet.mmap(16, RW, MAP_SHARED | MAP_ANONYMOUS), "tracked always"
     ),
-    "shared memfd": Class(memfd(MAP_SHARED), "async always"),
+    "shared memfd": Class(memfd(MAP_SHARED), "tracked always"),
     "private memfd": Class(memfd(MAP_PRIVATE)),
-    "tmpfs shared": Class(of_file("/dev/shm/census-{pid}", MAP_SHARED), "async always"),
+    "tmpfs shared": Class(of_file("/dev/shm/census-{pid}", MAP_SHARED), "tracked always"),
     "tmpfs private": Class(of_file("/dev/shm/census-{pid}", MAP_PRIVATE)),
-    "disk shared": Class(of_file("/var/tmp/census-{pid}", MAP_SHARED), "async always"),
-    "disk private": Class(of_file("/var/tmp/census-{pid}", MAP_PRIVATE)),
-    "SysV": Class(sysv, "async always"),
+    "disk shared": Class(of_file("/var/tmp/census-{pid}", MAP_SHARED), "tracked always", "always"),
+    "disk private": Class(of_file("/var/tmp/census-{pid}", MAP_PRIVATE), sync="always"),
+    "SysV": Class(sysv, "tracked always"),
 }
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_census(row: Row, name: str) -> None:
+def test_census(row: Row, name: str, backend: str) -> None:
     one = CLASSES[name]
+    expected = (backend == "sync" and one.sync) or one.tracking
     at = one.make(row.puppet)
     if one.writable:
         row.puppet.fill(at, 12)
     row.watch()
     region = row.region(at)
-    assert str(region.tracking) in one.tracking, region
-    assert region.reason or region.tracking == "async"
+    assert str(region.tracking) in expected.replace("tracked", backend).split(), region
+    assert region.reason or region.tracking == backend
     if not one.writable:
         row.judge()
         row.puppet.call("mprotect", at, 16 * PAGE, RW)
@@ -140,13 +145,13 @@ def test_census(row: Row, name: str) -> None:
 
 
 @pytest.mark.parametrize("flags", [MAP_PRIVATE, MAP_SHARED])
-def test_census_hugetlb(row: Row, huge_pages: None, flags: int) -> None:
+def test_census_hugetlb(row: Row, huge_pages: None, flags: int, backend: str) -> None:
     at = row.puppet.mmap(4 * HUGE // PAGE, RW, flags | MAP_ANONYMOUS | MAP_HUGETLB)
     row.puppet.fill(at, HUGE // PAGE)
     row.watch()
     region = row.region(at)
     assert (region.kind, region.page_size) == ("hugetlb", HUGE)
-    assert region.tracking == ("async" if flags == MAP_PRIVATE else "always")
+    assert region.tracking == (backend if flags == MAP_PRIVATE else "always")
     row.writes_are_seen(at, 1)
     row.writes_are_seen(at + HUGE, 2 * HUGE // PAGE)
 
@@ -165,11 +170,14 @@ def test_census_droppable(row: Row) -> None:
     row.judge()
 
 
-def test_census_secret(row: Row) -> None:
+def test_census_secret(row: Row, backend: str) -> None:
     """Nobody can read it from outside, not even to copy it: it is listed when it is written."""
     at = secret(row.puppet)
     row.puppet.fill(at, 16)
     row.watch()
+    if backend == "sync":
+        assert row.region(at).tracking == "skip"
+        return
     row.puppet.fill(at + 2 * PAGE, 3)
     assert row.listed(row.session.iterate(), at + 2 * PAGE, 3) == 3
 

@@ -19,7 +19,7 @@ from tests.puppet import MAP_ANONYMOUS, MAP_SHARED, RW, Puppet
 from tests.slowfile import SlowFile
 from tests.uring import Ring
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
 
 def pipe(puppet: Puppet) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from tests.puppet import (
     Puppet,
 )
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
 
 def test_row_04_new_mapping(row: Row) -> None:

@@ -23,7 +23,7 @@ from tests.procfs import PAGE
 from tests.puppet import MAP_PRIVATE, MAP_SHARED, MREMAP_MAYMOVE, PROT_READ, RW, Puppet
 from tests.victim import ROOT
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
 KINDS = ["memfd", "tmpfs", "disk", "sysv"]
 #: Set in the run where every process may be examined, so that trust is possible.

@@ -33,7 +33,7 @@ from tests.puppet import (
     Puppet,
 )
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
 AFTER = ["alone", "read", "written"]
 PER_HUGE = HUGE // PAGE

@@ -16,7 +16,7 @@ whole, outside of the collector.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ..model.pageset import PageSet
 from ..native import scan
@@ -24,15 +24,22 @@ from ..native.layout import Vma
 
 _WORD = 8
 
+#: Which present pages of a range were written: their ranges; they are protected again.
+Clear = Callable[[int, int], list[tuple[int, int]]]
+
 
 class HugePages:
     """The private hugetlb regions of one address space.
 
-    mem_fd: /proc/PID/mem, open for reading, the caller's.
+    mem_fd: /proc/PID/mem, open for reading, the caller's. clear: how written pages are found and
+    protected, if not asynchronously.
     """
 
-    def __init__(self, pagemap: int, mem_fd: int, page_size: int) -> None:
+    def __init__(
+        self, pagemap: int, mem_fd: int, page_size: int, clear: Clear | None = None
+    ) -> None:
         self._pagemap = pagemap
+        self._clear = clear or self._clear_async
         self._mem = mem_fd
         self._page_size = page_size
         self._witness: dict[int, int] = {}
@@ -47,14 +54,7 @@ class HugePages:
         dirty: list[tuple[int, int]] = []
         present: list[tuple[int, int]] = []
         for vma, _ in regions:
-            written = scan.clear(
-                self._pagemap,
-                vma.start,
-                vma.end,
-                mask=scan.Page.WPALLOWED | scan.Page.WRITTEN,
-                anyof=scan.Page.PRESENT,
-            )
-            dirty += [(start, end) for start, end, _ in written]
+            dirty += self._clear(vma.start, vma.end)
             now = scan.get(self._pagemap, vma.start, vma.end, mask=scan.Page.PRESENT)
             present += [(start, end) for start, end, _ in now]
         all_dirty = PageSet.from_ranges(dirty, self._page_size)
@@ -66,6 +66,16 @@ class HugePages:
         for vma, size in regions:
             zero += self._zero_pages(clean, vma, size)
         return all_dirty | PageSet.from_ranges(zero, self._page_size), held - all_present
+
+    def _clear_async(self, start: int, end: int) -> list[tuple[int, int]]:
+        written = scan.clear(
+            self._pagemap,
+            start,
+            end,
+            mask=scan.Page.WPALLOWED | scan.Page.WRITTEN,
+            anyof=scan.Page.PRESENT,
+        )
+        return [(first, last) for first, last, _ in written]
 
     def _zero_pages(self, clean: PageSet, vma: Vma, size: int) -> list[tuple[int, int]]:
         inside = clean & PageSet.from_ranges([(vma.start, vma.end)], self._page_size)

@@ -18,12 +18,14 @@ from collections.abc import Callable
 
 from ..model.errors import AlreadyTracked, NotSupported, TargetExecuted, TimedOut, TrackError
 from ..model.pageset import PageSet
+from ..model.region import Tracking
 from ..native.copy import Memory
 from ..native.error import NativeError
 from . import procfs, snapshot
 from .attach import Target, open_target
 from .failure import translated
 from .identify import Identity, gone
+from .sync import SyncTracker
 from .tracker import Collection, Tracker
 
 # A shell script runs exec() once and is another program for good.
@@ -45,13 +47,20 @@ class Member:
     than before, with other rights. Opening waits for an exec() that is under way, so what permit
     then sees of the process belongs to that memory or to a later one (mm_access(), exec_update_lock
     in fs/exec.c).
+    backend: how it will be tracked.
     Raises TargetGone if it has ended.
     """
 
     def __init__(
-        self, pid: int, start_time: int, page_size: int, permit: Permit = permit_all
+        self,
+        pid: int,
+        start_time: int,
+        page_size: int,
+        permit: Permit = permit_all,
+        backend: Tracking = Tracking.ASYNC,
     ) -> None:
         self.pid = pid
+        self.backend = backend
         self.start_time = start_time
         self._page_size = page_size
         self._permit = permit
@@ -70,10 +79,16 @@ class Member:
             raise gone(pid)
 
     @classmethod
-    def of_target(cls, target: Target, page_size: int, permit: Permit = permit_all) -> Member:
+    def of_target(
+        cls,
+        target: Target,
+        page_size: int,
+        permit: Permit = permit_all,
+        backend: Tracking = Tracking.ASYNC,
+    ) -> Member:
         """A member that is attached to already. Raises as `attach`; the target is closed then."""
         try:
-            member = cls(target.pid, target.start_time, page_size, permit)
+            member = cls(target.pid, target.start_time, page_size, permit, backend)
         except BaseException:
             target.close()
             raise
@@ -83,10 +98,6 @@ class Member:
             member.close()
             raise
         return member
-
-    @property
-    def backend(self) -> str:
-        return str(Tracker.backend if self._tracker is None else self._tracker.backend)
 
     @property
     def known(self) -> PageSet:
@@ -117,7 +128,9 @@ class Member:
 
         Raises as session.attach().
         """
-        target = open_target(self.pid, deadline=deadline)
+        target = open_target(
+            self.pid, deadline=deadline, kernel_faults=self.backend is Tracking.SYNC
+        )
         if target.start_time != self.start_time:
             target.close()
             raise gone(self.pid)
@@ -193,7 +206,7 @@ class Member:
     def _adopt(self, target: Target) -> None:
         try:
             self._permit(self.pid)
-            self._tracker = _track(target, self._page_size)
+            self._tracker = _track(target, self._page_size, self.backend)
         except BaseException:
             target.close()
             raise
@@ -241,15 +254,17 @@ def _with_discarded(collection: Collection, held: PageSet) -> Collection:
     return collection._replace(discarded=discarded)
 
 
-def _track(target: Target, page_size: int) -> Tracker:
+def _track(target: Target, page_size: int, backend: Tracking) -> Tracker:
     """A tracker with everything registered. Raises as `attach`."""
+    kind = SyncTracker if backend is Tracking.SYNC else Tracker
     try:
-        tracker = Tracker(target.pid, target.tid, target.uffd, target.pagemap, page_size)
+        tracker = kind(target.pid, target.tid, target.uffd, target.pagemap, page_size)
     except NativeError as error:
         # UFFDIO_API and PAGEMAP_SCAN say EINVAL or ENOTTY to what they do not know.
+        how = "synchronously" if backend is Tracking.SYNC else "asynchronously"
         raise NotSupported(
-            f"this kernel cannot track process {target.pid} asynchronously ({error.step})",
-            hint="Linux 6.7 or later is needed; `uffdtrack check` shows what is missing",
+            f"this kernel cannot track process {target.pid} {how} ({error.step})",
+            hint="`uffdtrack check` shows what is missing",
             pid=target.pid,
         ) from error
     try:

@@ -152,7 +152,7 @@ class Registrar:
         # Likely culprits are tried alone first: nearly always that is all, and the rest goes
         # through in one call a gap.
         before = len(self.refused)
-        for vma in filter(_is_suspect, vmas):
+        for vma in filter(self._is_suspect, vmas):
             self._register_alone(vma)
         if len(self.refused) > before:
             at = low
@@ -189,10 +189,9 @@ class Registrar:
             return False
         return True
 
-
-def _is_suspect(vma: Vma) -> bool:
-    if vma.flags & SHARED and not vma.flags & WRITE:
-        return True
-    if vma.name.startswith(("[heap]", "[stack]", "[anon")):
-        return False
-    return vma.name.startswith(("[", "/[", "anon_inode:", "/dev/"))
+    def _is_suspect(self, vma: Vma) -> bool:
+        if vma.flags & SHARED and not vma.flags & WRITE:
+            return True
+        if vma.name.startswith(("[heap]", "[stack]", "[anon")):
+            return False
+        return vma.name.startswith(("[", "/[", "anon_inode:", "/dev/"))

@@ -23,15 +23,15 @@ from types import TracebackType
 from ..model.errors import TargetGone, TrackError, UsageError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
+from ..model.region import Tracking
 from ..native.error import NativeError
 from ..native.freeze import Frozen
 from .attach import open_target
+from .backend import BACKENDS, choose
 from .follow import FOLLOWS, follower
 from .member import Member, Permit, permit_all
 from .tracker import Collection
 from .tree import Tree
-
-BACKENDS = ("auto", "async")
 
 # More processes than this look like a fork bomb.
 MOST_PROCESSES = 1024
@@ -50,7 +50,7 @@ class Session:
         self.pid = member.pid
         self.start_time = member.start_time
         self.follow = follow
-        self.backend = member.backend
+        self.backend = str(member.backend)
         self._deadline = deadline
         self._tree = tree
         self._number = 0
@@ -231,7 +231,8 @@ def attach(
 ) -> Session:
     """Begins to track a running process, in this process and without a daemon.
 
-    backend: "auto" or "async" (needs UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7).
+    backend: "async" (needs UFFD_FEATURE_WP_ASYNC and PAGEMAP_SCAN, Linux 6.7), "sync" (Linux 5.14
+    and privilege; the target waits for a handler of ours at each first write), or "auto".
     follow: "none": this process only; "fork": its descendants too; "cgroup": all processes of its
     control group. deadline: seconds to find a moment to stop one thread. most_processes: of the
     session; with more of them iterate() and frozen() fail. permit: told each pid whose memory was
@@ -243,7 +244,9 @@ def attach(
     _check_choice("backend", backend, BACKENDS)
     _check_choice("follow", follow, FOLLOWS)
     page_size = os.sysconf("SC_PAGE_SIZE")
-    member = Member.of_target(open_target(pid, deadline=deadline), page_size, permit)
+    how = choose(backend)
+    target = open_target(pid, deadline=deadline, kernel_faults=how is Tracking.SYNC)
+    member = Member.of_target(target, page_size, permit, how)
     try:
         tree = Tree(member, follower(follow, pid), page_size, deadline, most_processes, permit)
     except BaseException:

@@ -61,8 +61,13 @@ class SharedMemory:
         self._doubted: dict[Key, str] = {}
         self._stamps: dict[Key, tuple[int, int, int] | None] = {}
 
-    def set_regions(self, vmas: Sequence[Vma], huge: Sequence[Vma] = ()) -> None:
-        """The regions of the layout as it is now. huge: those of them in huge pages (hugetlb)."""
+    def set_regions(
+        self, vmas: Sequence[Vma], huge: Sequence[Vma] = (), refused: Sequence[Vma] = ()
+    ) -> None:
+        """The regions of the layout as it is now.
+
+        Of them, huge: in huge pages (hugetlb). refused: cannot be protected.
+        """
         self._vmas = vmas
         keys = {_key(vma) for vma in vmas}
         self._doubted = {key: why for key, why in self._doubted.items() if key in keys}
@@ -70,6 +75,7 @@ class SharedMemory:
         # fs/hugetlbfs/inode.c: punching a hole leaves mtime alone, and a hole that is read again
         # has as many blocks as before.
         self._doubted.update((_key(vma), "huge pages whose holes leave no trace") for vma in huge)
+        self._doubted.update((_key(vma), "cannot be protected") for vma in refused)
 
     def reason(self, vma: Vma) -> str:
         """Why a region is `always`; "" if it is tracked."""

@@ -44,17 +44,20 @@ class Space:
         self.always = PageSet.from_ranges(
             ((u.vma.start, u.vma.end) for u in always if u.whole), page_size
         )
-        self.always_if_populated = [u for u in always if not u.whole]
+        self.always_if_populated = [u for u in always if not u.whole and not u.shared]
         self.huge: list[tuple[Vma, int]] = []
         self.shared_regions: list[Vma] = []
         self.shared_huge: list[tuple[Vma, int]] = []  # a part of shared_regions
+        self.shared_refused: list[Vma] = []  # the same
         self.aio = False  # whether there is a ring of asynchronous I/O (io_setup(2))
         files: list[tuple[int, int]] = []
         for vma in layout.special():
             self.aio |= vma.name.startswith("/[aio]")
-            if vma.start in self.untracked:
-                continue
-            if vma.flags & SHARED:
+            if untracked := self.untracked.get(vma.start):
+                if untracked.shared:
+                    self.shared_regions.append(vma)
+                    self.shared_refused.append(vma)
+            elif vma.flags & SHARED:
                 self.shared_regions.append(vma)
                 if (size := self._size_at(layout, vma)) > page_size:
                     self.shared_huge.append((vma, size))

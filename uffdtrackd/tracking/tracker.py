@@ -67,8 +67,8 @@ class Tracker:
         self._pagemap = pagemap
         self._page_size = page_size
         self._none = PageSet(page_size)
-        scan.enable_async(uffd)
-        limit = scan.limit(pagemap)
+        self._enable(uffd)
+        self._limit = limit = scan.limit(pagemap)
         # maps ends with [vsyscall], which is of no address space and no scan may touch.
         self._scannable = PageSet.from_ranges([(0, limit)], page_size)
         self._maps = os.open(f"/proc/{tid}/maps", os.O_RDONLY | os.O_CLOEXEC)
@@ -88,6 +88,9 @@ class Tracker:
         self._complete = True
         self._newly = PageSet(page_size)  # registered since the last iteration
         self._unsettled = False  # the layout moved during the last iteration
+
+    def _enable(self, uffd: int) -> None:
+        scan.enable_async(uffd)
 
     @property
     def known(self) -> PageSet:
@@ -208,7 +211,8 @@ class Tracker:
         # A mapping that came between the reading of maps and the scan was reported before anybody
         # knew that a file is behind it.
         self._own_file_pages = self._known.pages & space.private_files
-        self._shared.set_regions(space.shared_regions, [vma for vma, _ in space.shared_huge])
+        huge = [vma for vma, _ in space.shared_huge]
+        self._shared.set_regions(space.shared_regions, huge, space.shared_refused)
         return space
 
     def _populated(self, where: PageSet, space: Space) -> PageSet:

@@ -105,7 +105,7 @@ class Tree:
             if pid in self.sharing or self._shares(pid) is not None:
                 continue
             try:
-                member = Member(pid, start_time, self._page_size, self._permit)
+                member = self._member(pid, start_time)
             except TargetGone:
                 continue
             if pid in known:
@@ -161,9 +161,12 @@ class Tree:
                 if pid not in self.sharing:
                     self._add_frozen(pid, found[pid])
 
+    def _member(self, pid: int, start_time: int) -> Member:
+        return Member(pid, start_time, self._page_size, self._permit, self._first.backend)
+
     def _add_frozen(self, pid: int, start_time: int) -> None:
         try:
-            self.members[pid] = Member(pid, start_time, self._page_size, self._permit)
+            self.members[pid] = self._member(pid, start_time)
         except TargetGone:
             return
         self.untracked.pop(pid, None)

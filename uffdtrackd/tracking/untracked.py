@@ -9,6 +9,12 @@ EBUSY          it belongs to the target's own           always
 EINVAL         MAP_DROPPABLE: it may vanish any time    skip
 EINVAL         the kernel made it (vdso, rings, ...)    always, or skip where nobody can
                                                         read it (vvar, device memory)
+
+and by the sync backend only:
+EINVAL         private mapping of a file on a disk      always  its own pages; the others are
+                                                                the file's
+EINVAL         shared mapping of a file on a disk       always, or skip if the target can
+                                                        never write it
 """
 
 from __future__ import annotations
@@ -20,7 +26,7 @@ from dataclasses import dataclass
 
 from ..model.region import Kind, Tracking
 from ..native import scan
-from ..native.layout import SHARED, Vma
+from ..native.layout import SHARED, WRITE, Vma
 from .registrar import Refused
 
 _SHARED_MEMORY = ("/memfd:", "/SYSV", "/dev/zero (deleted)", "/dev/shm/", "[anon_shmem:")
@@ -32,11 +38,16 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _SWAP_TYPE = _MARKER = 0x1F
 
 
+def is_shared_memory(vma: Vma) -> bool:
+    """Whether the file behind a mapping is memory: memfd, SysV, tmpfs, shared anonymous."""
+    return vma.name.startswith(_SHARED_MEMORY)
+
+
 def kind_of(vma: Vma, page_size: int = 4096) -> Kind:
     """What backs a VMA, from its line in maps and the size of its pages."""
     if page_size > 4096 or vma.name.startswith("/anon_hugepage"):
         return Kind.HUGETLB
-    if vma.flags & SHARED and vma.name.startswith(_SHARED_MEMORY):
+    if vma.flags & SHARED and is_shared_memory(vma):
         return Kind.SHMEM
     if vma.name.startswith(("/[aio]", "anon_inode:", "/dev/")) and not vma.name.startswith(
         "/dev/zero"
@@ -61,6 +72,7 @@ class Untracked:
     tracking: Tracking
     reason: str
     whole: bool  # list all of it; else only what is populated
+    shared: bool = False  # what is populated is known to the object behind it (`shared`)
 
 
 class Judge:
@@ -88,6 +100,17 @@ class Judge:
             return Untracked(vma, Tracking.ALWAYS, "shared memory that others may write", True)
         if refused.errno == errno.EBUSY:
             return Untracked(vma, Tracking.ALWAYS, "owned by the target's own userfaultfd", False)
+        if vma.name.startswith("/secretmem"):
+            return Untracked(vma, Tracking.SKIP, "cannot be read from outside", False)
+        if kind is Kind.FILE:
+            why = "private mapping of a file, which needs asynchronous protection"
+            return Untracked(vma, Tracking.ALWAYS, why, False)
+        if kind in (Kind.SHARED_FILE, Kind.SHMEM):
+            if kind is Kind.SHARED_FILE and not self._may_write(vma):
+                why = "content of a file the target cannot write"
+                return Untracked(vma, Tracking.SKIP, why, False)
+            why = "shared mapping that needs asynchronous protection"
+            return Untracked(vma, Tracking.ALWAYS, why, False, shared=True)
         if kind is Kind.ANON and "dp" in _vm_flags(self._tid, vma):
             return Untracked(vma, Tracking.SKIP, "may be dropped by the kernel any time", False)
         try:
@@ -98,6 +121,9 @@ class Judge:
         # Kernel and devices write such memory without the target's page tables knowing.
         why = "made by the kernel, cannot be write-protected"
         return Untracked(vma, Tracking.ALWAYS, why, True)
+
+    def _may_write(self, vma: Vma) -> bool:
+        return bool(vma.flags & WRITE) or "mw" in _vm_flags(self._tid, vma)
 
 
 def _vm_flags(tid: int, vma: Vma) -> Sequence[str]:
@@ -121,19 +147,23 @@ def populated(region: Untracked, pagemap: int) -> list[tuple[int, int]]:
     """What has to be copied now of an `always` region that is not listed whole.
 
     Not the markers that a userfaultfd keeps in empty places: reading one calls its handler, who
-    knows nothing of us. Raises NativeError.
+    knows nothing of us. Nor the file's own pages of a private mapping. Raises NativeError.
     """
+    of_file = kind_of(region.vma) is Kind.FILE
     found = scan.get(
         pagemap,
         region.vma.start,
         region.vma.end,
         anyof=scan.Page.PRESENT | scan.Page.SWAPPED,
-        ret=scan.Page.PRESENT,
+        ret=scan.Page.PRESENT | scan.Page.FILE,
     )
     return [
         run
         for start, end, categories in found
-        for run in ([(start, end)] if categories else in_swap(pagemap, start, end))
+        if not (of_file and categories & scan.Page.FILE)
+        for run in (
+            [(start, end)] if categories & scan.Page.PRESENT else in_swap(pagemap, start, end)
+        )
     ]
 
 
