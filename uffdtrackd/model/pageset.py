@@ -78,6 +78,10 @@ class PageSet:
         again. UsageError: its size is not a multiple of 16 bytes.
         """
         pages = cls(page_size)
+        # What native.runs hands over needs no other face.
+        if isinstance(buffer, memoryview) and buffer.format == "Q" and buffer.readonly:
+            pages._runs = buffer
+            return pages
         data = memoryview(buffer).cast("B")
         if len(data) % 16:
             raise UsageError(f"{len(data)} bytes are no whole number of runs")

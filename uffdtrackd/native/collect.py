@@ -15,7 +15,8 @@ class Collected(NamedTuple):
 
     dirty: written, or part of a range whose scan failed. file: clean pages of a file, seen for
     the first time. discarded: blocks that were populated and are empty now.
-    calls, failed: ioctls made, and how many of them failed.
+    calls, failed: ioctls made, and how many of them failed. spans, span_bytes: stretches of
+    blocks known to have pages.
     """
 
     dirty: memoryview
@@ -23,6 +24,21 @@ class Collected(NamedTuple):
     discarded: memoryview
     calls: int
     failed: int
+    spans: int
+    span_bytes: int
+
+
+def collected(out: Any, also: memoryview) -> Collected:
+    """What a `struct ut_collected` says, with the runs of `also` among the dirty ones."""
+    return Collected(
+        as_runs(out.dirty, also),
+        as_runs(out.file),
+        as_runs(out.discarded),
+        out.calls,
+        out.failed,
+        out.spans,
+        out.span_bytes,
+    )
 
 
 class Collector:
@@ -62,19 +78,14 @@ class Collector:
         out = self._out
         if lib.ut_collect(self._c, out, error):
             raise raised(error)
-        return Collected(
-            as_runs(out.dirty, also),
-            as_runs(out.file),
-            as_runs(out.discarded),
-            out.calls,
-            out.failed,
-        )
+        return collected(out, also)
+
+    @property
+    def address(self) -> Any:
+        """The C half, for `native.sweep`."""
+        return self._c
 
     @property
     def span_bytes(self) -> int:
         """Bytes in blocks known to have pages."""
         return int(lib.ut_collector_span_bytes(self._c))
-
-    @property
-    def span_count(self) -> int:
-        return int(lib.ut_collector_span_count(self._c))

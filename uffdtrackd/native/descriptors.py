@@ -33,6 +33,11 @@ class Descriptors:
             os.close(self._links)
             raise
 
+    @property
+    def fds(self) -> tuple[int, int]:
+        """/proc/PID/fd and /proc/PID/fdinfo."""
+        return self._links, self._infos
+
     def look(self) -> Means:
         """What is open now; about 1 us a descriptor, more for files. Raises NativeError."""
         error = new_error()

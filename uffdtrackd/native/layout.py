@@ -54,10 +54,13 @@ class Layout:
             raise raised(error)
         return bool(result)
 
+    @property
+    def address(self) -> Any:
+        """The C half, for `native.sweep`."""
+        return self._c
+
     def __len__(self) -> int:
-        count = ffi.new("uint64_t *")
-        lib.ut_layout_vmas(self._c, count)
-        return int(count[0])
+        return int(lib.ut_layout_count(self._c))
 
     def text(self) -> bytes:
         """maps as last read."""

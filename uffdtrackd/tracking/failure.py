@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from ..model.errors import (
     AlreadyTracked,
@@ -36,15 +35,28 @@ _WAITING = {
 }
 
 
-@contextmanager
-def translated(identity: Identity) -> Iterator[None]:
-    """Within it, an OSError about `identity` comes out as the TrackError that explains it."""
-    try:
-        yield
-    except TrackError:
-        raise
-    except OSError as error:
-        raise explain(error, identity) from error
+class translated:
+    """Within it, an OSError about `identity` comes out as the TrackError that explains it.
+
+    A class, for it is in the way of every iteration: a generator costs several times as much.
+    """
+
+    __slots__ = ("_identity",)
+
+    def __init__(self, identity: Identity) -> None:
+        self._identity = identity
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, OSError) and not isinstance(error, TrackError):
+            raise explain(error, self._identity) from error
 
 
 def explain(error: OSError, identity: Identity) -> TrackError:

@@ -19,9 +19,10 @@ class Known:
     def __bool__(self) -> bool:
         return bool(self.pages)
 
-    def update(self, dirty: PageSet, discarded: PageSet) -> None:
-        """Adds dirty, then takes discarded away; the two do not meet."""
+    def update(self, dirty: PageSet, discarded: PageSet) -> PageSet:
+        """Adds dirty, then takes discarded away; the two do not meet. Returns what is new."""
         if fresh := dirty - self.pages:
             self.pages |= fresh
         if discarded:
             self.pages -= discarded
+        return fresh

@@ -36,6 +36,9 @@ _PINNED = re.compile(rb"^VmPin:\s+(\d+) kB", re.MULTILINE)
 # A page of a compound page may be accounted with all of it (io_uring/rsrc.c).
 _MOST = 2 << 20
 
+_NO_FDS = (-1, -1, -1)
+_QUIET = (Means.NONE, 0)
+
 # fdinfo of a ring tells nothing while its lock is held (io_uring/fdinfo.c tries it once).
 _TRIES = 20
 
@@ -48,6 +51,9 @@ class Pins:
     everything: bool = False
     reason: str = ""
 
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.ranges)
+
 
 class Pinned:
     """Looks after one address space. pid, tid: the process, and a live thread of it."""
@@ -56,11 +62,13 @@ class Pinned:
         self._pid = pid
         self._tid = tid
         self._none = PageSet(page_size)
-        self._before = Pins(self._none)
+        self._nothing = Pins(self._none)
+        self._before = self._nothing
         self._late = self._none
         self._means = Means.NONE  # ever seen
         self._status = -1
         self._descriptors: Descriptors | None = None
+        self._fds = _NO_FDS
 
     def close(self) -> None:
         """Gives back what it opened; may be called twice."""
@@ -68,15 +76,24 @@ class Pinned:
             os.close(self._status)
         if self._descriptors:
             self._descriptors.close()
-        self._status, self._descriptors = -1, None
+        self._status, self._descriptors, self._fds = -1, None, _NO_FDS
 
-    def look(self, asynchronous: bool) -> tuple[Pins, Pins]:
+    @property
+    def fds(self) -> tuple[int, int, int]:
+        """/proc/PID/fd, fdinfo and status, for a `Sweep`; each -1 until they were looked at."""
+        return self._fds
+
+    def look(self, asynchronous: bool, seen: tuple[Means, int] | None = None) -> tuple[Pins, Pins]:
         """What is pinned now, and what was a look ago: both are to be listed.
 
-        asynchronous: the layout shows an AIO ring. Raises NativeError.
+        asynchronous: the layout shows an AIO ring. seen: what a look just now found, and VmPin in
+        bytes. Raises NativeError.
         """
+        if seen == _QUIET and not asynchronous:
+            before, self._before = self._before, self._nothing
+            return self._nothing, before
         try:
-            means, pins = self._look()
+            means, pins = self._look() if seen is None else (seen[0], self._pins(*seen))
         except (FileNotFoundError, ProcessLookupError):
             self.close()
             self._tid = self._live_thread()
@@ -114,18 +131,19 @@ class Pinned:
         if self._status < 0:
             self._status = os.open(f"/proc/{self._tid}/status", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._descriptors = self._descriptors or Descriptors(self._tid)
+            if self._descriptors is None:
+                self._descriptors = Descriptors(self._tid)
+                self._fds = *self._descriptors.fds, self._status
             means = self._descriptors.look()
         except PermissionError:
             means = Means.DIRECT | Means.RING  # may be: we may not look
-        return means, self._pins(means)
+        return means, self._pins(means, self._pinned_bytes())
 
-    def _pins(self, means: Means) -> Pins:
+    def _pins(self, means: Means, pinned: int) -> Pins:
         if means & Means.DEVICE:
             return Pins(self._none, True, "a device may write to pinned memory")
-        pinned = self._pinned_bytes()
         if not pinned:
-            return Pins(self._none)
+            return self._nothing
         buffers = self._buffers() if means & Means.RING else []
         if buffers is None:
             return Pins(self._none, True, "a ring that does not tell its buffers may write")

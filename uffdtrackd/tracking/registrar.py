@@ -21,6 +21,7 @@ gap is the culprit looked for, by borders of a fresh /proc/PID/maps.
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..model.pageset import PageSet
@@ -111,6 +112,11 @@ class Registrar:
             newly |= PageSet.from_ranges(swallowed, self._page_size) - self._refused_ranges()
             self._unclean = stale.clean(self._uffd, self._pagemap, newly)
         return newly
+
+    @property
+    def settled(self) -> Sequence[tuple[int, int, int]] | None:
+        """What is not registered and need not be, as `scan.get` has it; None: not all is done."""
+        return None if self._unclean else self._settled
 
     def _refused_ranges(self) -> PageSet:
         ranges = ((r.vma.start, r.vma.end) for r in self.refused.values())

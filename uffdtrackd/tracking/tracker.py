@@ -1,5 +1,8 @@
 """One address space, iteration by iteration, with the asynchronous backend.
 
+    Sweep: has anything changed? No: all of the below in one call     native `sweep`
+            |  yes
+            v
     maps, registration --> Space: what is mapped and of which sort    `space`, `registrar`
             |  newly registered: all its pages are dirty; what was known there is gone
             v
@@ -35,6 +38,7 @@ from ..native import scan
 from ..native.collect import Collected, Collector
 from ..native.layout import Layout, Vma
 from ..native.reverted import find_reverted
+from ..native.sweep import Sweep, Swept
 from .huge import HugePages
 from .known import Known
 from .pinned import Pinned, Pins
@@ -85,6 +89,9 @@ class Tracker:
         self._known = Known(page_size)
         self._own_file_pages = PageSet(page_size)  # known pages of private file mappings
         self._sees_swap_types = _sees_swap_types()
+        self._sweep = Sweep(
+            self._layout, self._collector, pagemap, limit, swap_types=self._sees_swap_types
+        )
         self._complete = True
         self._newly = PageSet(page_size)  # registered since the last iteration
         self._unsettled = False  # the layout moved during the last iteration
@@ -114,7 +121,7 @@ class Tracker:
 
     def register(self) -> None:
         """Registers what is there now, so that a refusal shows at once. Raises NativeError."""
-        self._newly, _ = self._update_layout()
+        self._newly, _ = self._update_layout(self._layout.refresh())
 
     def owned_elsewhere(self) -> list[Vma]:
         """Regions that belong to another userfaultfd."""
@@ -133,13 +140,21 @@ class Tracker:
         return collection
 
     def _iterate(self, everything: bool) -> Collection:
-        newly, gone = self._update_layout()
+        newly = gone = self._none
+        swept = self._try_sweep()
+        if not isinstance(swept, Swept):
+            newly, gone = self._update_layout(changed=swept)
         space = self._space
         assert space is not None  # _update_layout() made it
-        dirty = self._populated(newly, space) if newly and self._known else self._none
-        self._collector.forget(newly.runs)
-        found = self._collector.collect(space.always.runs)
-        dirty |= self._written(found, space)
+        if isinstance(swept, Swept):
+            found = swept.collected
+            dirty = self._written(found, space)
+        else:
+            moved = self._populated(newly, space) if newly and self._known else self._none
+            self._collector.forget(newly.runs)
+            found = self._collector.collect(space.always.runs)
+            dirty = moved | self._written(found, space)
+
         if everything:
             dirty |= self._populated(space.mapped, space)
 
@@ -149,9 +164,11 @@ class Tracker:
             emptied = PageSet.from_runs(found.discarded, self._page_size)
             discarded = emptied & (self._known.pages | dirty)
         if self._own_file_pages:
-            reverted, doubtful = self._find_reverted()
-            discarded |= reverted
-            dirty |= doubtful
+            reverted, doubtful = self._find_reverted(swept)
+            if reverted:
+                discarded |= PageSet.from_runs(reverted, self._page_size)
+            if doubtful:
+                dirty |= PageSet.from_runs(doubtful, self._page_size)
         if space.huge:
             huge_dirty, huge_gone = self._huge.collect(space.huge, self._known.pages)
             dirty |= huge_dirty
@@ -171,17 +188,32 @@ class Tracker:
         lost = gone | newly
         if lost:
             discarded |= (self._known.pages & lost) - dirty
-        again, pinned, pins = self._written_unseen(dirty, discarded, space)
+        again, pinned, pins = self._written_unseen(dirty, discarded, space, swept)
         if again:
             dirty |= again
             always |= pinned
-        self._known.update(dirty, discarded)
-        self._own_file_pages = (self._own_file_pages - discarded) | (dirty & space.private_files)
+        if fresh := self._known.update(dirty, discarded):
+            self._own_file_pages |= fresh & space.private_files
+            # Mapped after maps was read: whoever unmaps it before the next reading is found out
+            # by comparing once more, although no maps will have shown it.
+            self._unsettled |= bool(fresh - space.mapped)
+        if discarded:
+            self._own_file_pages -= discarded
         return Collection(dirty, discarded, always, self._regions(space, pins), self._stats(found))
 
-    def _update_layout(self) -> tuple[PageSet, PageSet]:
-        """Registers what is new. Returns that, and known pages that are not mapped any more."""
-        changed = self._layout.refresh()
+    def _try_sweep(self) -> Swept | bool:
+        """A whole collection in one call if nothing is new; else whether maps changed."""
+        settled = self._registrar.settled
+        if settled is None or self._unsettled or self._newly or self._space is None:
+            return self._layout.refresh()
+        own, always = self._own_file_pages.runs, self._space.always.runs
+        return self._sweep.run(settled, own, self._pinned.fds, always)
+
+    def _update_layout(self, changed: bool) -> tuple[PageSet, PageSet]:
+        """Registers what is new. Returns that, and known pages that are not mapped any more.
+
+        changed: whether the layout did when it was refreshed just now.
+        """
         newly = self._registrar.settle(self._layout, changed)
         newly, self._newly = newly | self._newly, self._none
         moved = changed or bool(newly)
@@ -245,12 +277,15 @@ class Tracker:
         return dirty & space.mapped if found.failed else dirty
 
     def _written_unseen(
-        self, dirty: PageSet, discarded: PageSet, space: Space
+        self, dirty: PageSet, discarded: PageSet, space: Space, swept: Swept | bool
     ) -> tuple[PageSet, PageSet, Pins]:
         """Pages to list because they are, or were, pinned; those of them that still are; why."""
-        pins, before = self._pinned.look(space.aio)
+        seen = None
+        if isinstance(swept, Swept) and swept.means is not None:
+            seen = swept.means, swept.pinned
+        pins, before = self._pinned.look(space.aio, seen)
         late = self._pinned.late(dirty)
-        if not (late or any(one.everything or one.ranges for one in (pins, before))):
+        if not (late or pins or before):
             return self._none, self._none, pins
         # Whatever was pinned for writing was written then: it is known, if it is still there.
         held = (self._known.pages | dirty) - discarded
@@ -259,14 +294,11 @@ class Tracker:
         pinned = held & pins.ranges
         return held if before.everything else held & (late | before.ranges) | pinned, pinned, pins
 
-    def _find_reverted(self) -> tuple[PageSet, PageSet]:
-        reverted, doubtful = find_reverted(
-            self._pagemap, self._own_file_pages.runs, swap_types=self._sees_swap_types
-        )
-        return (
-            PageSet.from_runs(reverted, self._page_size),
-            PageSet.from_runs(doubtful, self._page_size),
-        )
+    def _find_reverted(self, swept: Swept | bool) -> tuple[memoryview, memoryview]:
+        if isinstance(swept, Swept):
+            return swept.reverted, swept.doubtful
+        own = self._own_file_pages.runs
+        return find_reverted(self._pagemap, own, swap_types=self._sees_swap_types)
 
     def _regions(self, space: Space, pins: Pins) -> Callable[[], Sequence[Region]]:
         reasons = {vma.start: self._shared.reason(vma) for vma in space.shared_regions}
@@ -275,8 +307,8 @@ class Tracker:
     def _stats(self, found: Collected) -> dict[str, int]:
         return {
             "regions": len(self._layout),
-            "spans": self._collector.span_count,
-            "span_bytes": self._collector.span_bytes,
+            "spans": found.spans,
+            "span_bytes": found.span_bytes,
             "scan_calls": found.calls,
             "scan_failures": found.failed,
         }

@@ -29,9 +29,11 @@ struct ut_collected {
 	struct ut_regions *dirty; /* written, or dirty because a call failed */
 	struct ut_regions *file;  /* first seen: clean pages of a file, now protected */
 	struct ut_regions
-		*discarded; /* whole blocks that were found empty and given up */
-	uint64_t calls;     /* ioctls made */
-	uint64_t failed;    /* calls that failed, each range dirty in full */
+		*discarded;  /* whole blocks that were found empty and given up */
+	uint64_t calls;      /* ioctls made */
+	uint64_t failed;     /* calls that failed, each range dirty in full */
+	uint64_t spans;      /* stretches of blocks known to have pages ... */
+	uint64_t span_bytes; /* ... and what they amount to */
 };
 
 /*
@@ -42,6 +44,5 @@ struct ut_collected {
 int ut_collect(struct ut_collector *collector, struct ut_collected *out,
                struct ut_error *error);
 
-/* Bytes in blocks known to have pages, and how many stretches they form. */
+/* Bytes in blocks known to have pages. */
 uint64_t ut_collector_span_bytes(const struct ut_collector *collector);
-uint64_t ut_collector_span_count(const struct ut_collector *collector);

@@ -31,6 +31,7 @@ void ut_layout_free(struct ut_layout *layout);
 int ut_layout_refresh(struct ut_layout *layout, struct ut_error *error);
 
 const char *ut_layout_text(const struct ut_layout *layout, uint64_t *length);
+uint64_t ut_layout_count(const struct ut_layout *layout);
 const struct ut_vma *ut_layout_vmas(const struct ut_layout *layout, uint64_t *count);
 
 /*

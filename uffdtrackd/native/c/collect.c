@@ -258,6 +258,15 @@ static int collect_gaps(struct ut_collector *c, uint64_t start, uint64_t end,
 	return 0;
 }
 
+uint64_t ut_collector_span_bytes(const struct ut_collector *c)
+{
+	uint64_t bytes = 0;
+
+	for (uint64_t i = 0; i < c->spans.count; i++)
+		bytes += c->spans.data[i].end - c->spans.data[i].start;
+	return bytes;
+}
+
 int ut_collect(struct ut_collector *c, struct ut_collected *out, struct ut_error *error)
 {
 	uint64_t at = 0;
@@ -291,19 +300,7 @@ int ut_collect(struct ut_collector *c, struct ut_collected *out, struct ut_error
 	out->discarded = &c->discarded;
 	out->calls = c->calls + c->emptied.calls;
 	out->failed = c->failed;
+	out->spans = c->spans.count;
+	out->span_bytes = ut_collector_span_bytes(c);
 	return 0;
-}
-
-uint64_t ut_collector_span_bytes(const struct ut_collector *c)
-{
-	uint64_t bytes = 0;
-
-	for (uint64_t i = 0; i < c->spans.count; i++)
-		bytes += c->spans.data[i].end - c->spans.data[i].start;
-	return bytes;
-}
-
-uint64_t ut_collector_span_count(const struct ut_collector *c)
-{
-	return c->spans.count;
 }

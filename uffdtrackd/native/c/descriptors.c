@@ -83,5 +83,8 @@ int ut_descriptors_look(int links, int infos, struct ut_error *error)
 				found |= look_at(links, infos, entry->d_name);
 			at += entry->d_reclen;
 		}
+		/* With room for one more there was none left (a name is a number). */
+		if (length <= (long)(sizeof(buffer) - sizeof(struct dirent64)))
+			return found;
 	}
 }

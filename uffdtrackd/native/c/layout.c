@@ -187,6 +187,11 @@ const char *ut_layout_text(const struct ut_layout *layout, uint64_t *length)
 	return layout->text.data;
 }
 
+uint64_t ut_layout_count(const struct ut_layout *layout)
+{
+	return layout->count;
+}
+
 const struct ut_vma *ut_layout_vmas(const struct ut_layout *layout, uint64_t *count)
 {
 	*count = layout->count;
