@@ -110,8 +110,13 @@ class Registrar:
             layout.refresh()
             swallowed = stale.swallowed(before, layout.text())
             newly |= PageSet.from_ranges(swallowed, self._page_size) - self._refused_ranges()
-            self._unclean = stale.clean(self._uffd, self._pagemap, newly)
+            mapped = PageSet.from_runs(layout.mapped(), self._page_size)
+            self._unclean = stale.clean(self._uffd, self._pagemap, newly & mapped)
         return newly
+
+    def distrust(self) -> None:
+        """All memory counts as registered a moment ago: its bits were told to nobody, or lie."""
+        self._unclean = PageSet.from_ranges([(self._lowest, self._limit)], self._page_size)
 
     @property
     def settled(self) -> Sequence[tuple[int, int, int]] | None:

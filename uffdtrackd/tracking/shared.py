@@ -77,6 +77,10 @@ class SharedMemory:
         self._doubted.update((_key(vma), "huge pages whose holes leave no trace") for vma in huge)
         self._doubted.update((_key(vma), "cannot be protected") for vma in refused)
 
+    def distrust(self) -> None:
+        """What was found last time was told to nobody: every object counts as changed."""
+        self._stamps.clear()
+
     def reason(self, vma: Vma) -> str:
         """Why a region is `always`; "" if it is tracked."""
         return self._doubted.get(_key(vma), "")

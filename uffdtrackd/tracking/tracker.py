@@ -22,7 +22,7 @@ discarded. Order is always protect, then report, then (the reader) copy: a write
 either in the copy or in the next iteration.
 
 If anything fails on the way, bits may have been cleared and not been told: the next iteration
-then lists everything.
+then takes all memory for registered a moment ago, and lists everything.
 """
 
 from __future__ import annotations
@@ -134,12 +134,15 @@ class Tracker:
 
     def iterate(self) -> Collection:
         """One iteration. Raises NativeError: ESRCH when the address space is gone."""
-        complete, self._complete = self._complete, False
-        collection = self._iterate(everything=not complete)
+        if not self._complete:
+            self._registrar.distrust()
+            self._shared.distrust()
+        self._complete = False
+        collection = self._iterate()
         self._complete = True
         return collection
 
-    def _iterate(self, everything: bool) -> Collection:
+    def _iterate(self) -> Collection:
         newly = gone = self._none
         swept = self._try_sweep()
         if not isinstance(swept, Swept):
@@ -154,9 +157,6 @@ class Tracker:
             self._collector.forget(newly.runs)
             found = self._collector.collect(space.always.runs)
             dirty = moved | self._written(found, space)
-
-        if everything:
-            dirty |= self._populated(space.mapped, space)
 
         # Seen after the scan, so these win over what the scan said of the same pages.
         discarded = self._none
