@@ -35,7 +35,7 @@ from tests.bench.rows_attach import Attaching
 from tests.bench.rows_iterate import Scene
 from tests.bench.rows_target import first_write
 from tests.bench.sample import in_turn
-from tests.bench.service import Daemon
+from tests.bench.service import Daemon, also, attach
 from tests.bench.ways import a_way
 from uffdtrackd.errors import TrackError
 
@@ -128,19 +128,16 @@ def _socket(judge: Judge) -> None:
         Daemon() as daemon,
         Target(MIB) as target,
         target.scanner() as scanner,
-        daemon.attach(target.pid) as session,
+        daemon.connect() as client,
+        attach(client, target.pid) as session,
     ):
-        session.iterate(deliver="memfd")
+        session.iterate()
         scene = Scene(target, scanner)
         for deliver, percent in (("memfd", 1), ("memfd", 10), ("inline", 1)):
             scene.load(percent, "random")
-
-            def iterate(deliver: str = deliver) -> uffdtrackd.Iteration:
-                iteration: uffdtrackd.Iteration = session.iterate(deliver=deliver)
-                return iteration
-
+            same = also(client, session, deliver)
             name = f"iterate: {percent} % dirty, socket, {deliver}"
-            judge(name, scene.bare, scene.tracker(iterate))
+            judge(name, scene.bare, scene.tracker(same.iterate))
 
 
 def _regions(judge: Judge) -> None:

@@ -21,7 +21,8 @@ from tests.bench.case import Case
 from tests.bench.pace import NotMeasured, Pace
 from tests.bench.programs import Target
 from tests.bench.sample import Row, Spread, compare, single
-from tests.bench.service import Daemon
+from tests.bench.service import Daemon, attach
+from uffdtrackd.client import API_MAJOR, Client, ClientSession
 
 SESSIONS = 64
 SESSION_MIB = 16
@@ -30,9 +31,9 @@ BUSY_PERCENT = 2.0
 HELLOS = 2000
 
 
-def _hello(client: object) -> float:
+def _hello(client: Client) -> float:
     before = time.perf_counter_ns()
-    client.hello()  # type: ignore[attr-defined]
+    client.call("hello", api=API_MAJOR)
     return time.perf_counter_ns() - before
 
 
@@ -52,9 +53,9 @@ def _sessions(count: int, pace: Pace) -> Iterator[Row]:
         targets = [stack.enter_context(Target(SESSION_MIB)) for _ in range(count)]
         client = stack.enter_context(daemon.connect())
         began = time.perf_counter_ns()
-        sessions = [client.attach(target.pid) for target in targets]
+        sessions = [attach(client, target.pid) for target in targets]
         for session in sessions:
-            session.iterate(deliver="memfd")
+            session.iterate()
         taken = time.perf_counter_ns() - began
         yield single(f"daemon: {count} sessions, attach + iteration 0 of all", "ms", [taken])
         shares, waits = [], []
@@ -68,7 +69,9 @@ def _sessions(count: int, pace: Pace) -> Iterator[Row]:
         yield single(f"daemon: {count} sessions, resident", "MiB", [daemon.resident()])
 
 
-def _seconds(daemon: Daemon, pairs: list[tuple[Target, object]]) -> tuple[float, list[float]]:
+def _seconds(
+    daemon: Daemon, pairs: list[tuple[Target, ClientSession]]
+) -> tuple[float, list[float]]:
     """Two seconds of it: the share of one CPU that the daemon used, and ns of each iteration."""
     cpu, began = daemon.cpu_ns(), time.monotonic()
     waits: list[float] = []
@@ -79,7 +82,7 @@ def _seconds(daemon: Daemon, pairs: list[tuple[Target, object]]) -> tuple[float,
             time.sleep(max(0.0, due - time.monotonic()))
             target.dirty(target.pages // 100)
             before = time.perf_counter_ns()
-            session.iterate(deliver="memfd")  # type: ignore[attr-defined]
+            session.iterate()
             waits.append(time.perf_counter_ns() - before)
     time.sleep(max(0.0, began + 2 - time.monotonic()))
     return (daemon.cpu_ns() - cpu) / 1e9 / (time.monotonic() - began), waits
@@ -88,7 +91,7 @@ def _seconds(daemon: Daemon, pairs: list[tuple[Target, object]]) -> tuple[float,
 class Scanning(threading.Thread):
     """Iterates one session again and again until `over`, its target all dirty each time."""
 
-    def __init__(self, target: Target, session: object) -> None:
+    def __init__(self, target: Target, session: ClientSession) -> None:
         super().__init__(name="scanning")
         self.over = threading.Event()
         self.scans = 0
@@ -98,7 +101,7 @@ class Scanning(threading.Thread):
     def run(self) -> None:
         while not self.over.is_set():
             self._target.touch()
-            self._session.iterate(deliver="memfd")  # type: ignore[attr-defined]
+            self._session.iterate()
             self.scans += 1
 
 
@@ -118,7 +121,7 @@ def _requests(mib: int, pace: Pace) -> Iterator[Row]:
         yield _tail("daemon: hello, p99, nothing else to do", quiet)
         target = stack.enter_context(Target(mib))
         session = stack.enter_context(daemon.attach(target.pid))
-        session.iterate(deliver="memfd")
+        session.iterate()
         scanning = Scanning(target, session)
         scanning.start()
         busy: list[float] = []

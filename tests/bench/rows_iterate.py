@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import uffdtrackd
 from tests.bench import table
@@ -26,7 +25,7 @@ from tests.bench.case import Case, guarded
 from tests.bench.pace import Pace
 from tests.bench.programs import PAGE, Program, Target
 from tests.bench.sample import Row, compare, single
-from tests.bench.service import Daemon
+from tests.bench.service import Daemon, also, attach
 from uffdtrackd import Iteration, PageSet
 
 #: What is allowed beside the bare scan: factor and ms.
@@ -134,24 +133,24 @@ def _socket(name: str, mib: int, huge: bool, pace: Pace) -> Iterator[Row]:
         Daemon() as daemon,
         Target(mib, huge=huge) as target,
         target.scanner() as scanner,
-        daemon.attach(target.pid) as session,
+        daemon.connect() as client,
+        attach(client, target.pid) as session,
     ):
         scene = Scene(target, scanner)
-        yield _first(f"{name}, socket", lambda: session.iterate(deliver="memfd"))
+        yield _first(f"{name}, socket", session.iterate)
         for percent, how in LOADS:
             scene.load(percent, how)
             for deliver in ("memfd", "inline"):
                 row = f"iterate: {name}, {load_name(percent, how)}, socket, {deliver}"
-                rows = _delivered(row, scene, session, deliver, pace)
+                same = also(client, session, deliver)
+                rows = _delivered(row, scene, same.iterate, deliver, pace)
                 for one in guarded(row, rows):
                     yield one.at(f"iterate: {name}, {how}", f"socket, {deliver}", percent)
 
 
-def _delivered(row: str, scene: Scene, session: Any, deliver: str, pace: Pace) -> Iterator[Row]:
-    def iterate() -> Iteration:
-        iteration: Iteration = session.iterate(deliver=deliver)
-        return iteration
-
+def _delivered(
+    row: str, scene: Scene, iterate: Callable[[], Iteration], deliver: str, pace: Pace
+) -> Iterator[Row]:
     bare, mine = pace.in_turn(scene.bare, scene.tracker(iterate))
     factor, fixed = MEMFD if deliver == "memfd" else (None, 0.0)
     yield compare(row, "ms", bare, mine, factor=factor, fixed=fixed)

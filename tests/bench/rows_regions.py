@@ -64,12 +64,8 @@ def _socket(name: str, regions: int, pace: Pace) -> Iterator[Row]:
         Target(MIB, regions=regions) as target,
         daemon.attach(target.pid) as session,
     ):
-        session.iterate(deliver="memfd")
-
-        def iterate() -> object:
-            return session.iterate(deliver="memfd")
-
-        yield from _steady(target, iterate, name, "socket, memfd", pace)
+        session.iterate()
+        yield from _steady(target, session.iterate, name, "socket, memfd", pace)
 
 
 def cases(quick: bool) -> Iterator[Case]:

@@ -7,17 +7,19 @@ Daemon() --starts--> uffdtrackd --socket DIR/control.sock --state DIR
 
 from __future__ import annotations
 
-import importlib
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from tests.bench.pace import NotMeasured
+from uffdtrackd.client import Client, ClientSession, connect
+from uffdtrackd.errors import TrackError
 
 #: Seconds until a daemon that does not answer is taken for broken.
 PATIENCE = 20.0
@@ -30,10 +32,6 @@ class Daemon:
     """
 
     def __init__(self) -> None:
-        try:
-            self._client: Any = importlib.import_module("uffdtrackd.client")
-        except ImportError as error:
-            raise NotMeasured(f"no client of the daemon: {error}") from None
         program = Path(sys.executable).parent / "uffdtrackd"
         if not program.exists():
             raise NotMeasured("no daemon beside this Python")
@@ -59,20 +57,22 @@ class Daemon:
             try:
                 with self.connect():
                     return
-            except Exception as error:
+            except TrackError as error:
                 if self._process.poll() is not None or time.monotonic() > until:
                     raise NotMeasured(
                         f"the daemon does not answer: {error}; {self.said()}"
                     ) from None
             time.sleep(0.02)
 
-    def connect(self) -> Any:
+    def connect(self) -> Client:
         """A new client of it; the caller closes it."""
-        return self._client.connect(self.socket)
+        return connect(self.socket)
 
-    def attach(self, pid: int) -> Attached:
-        """`with` it: a session over a connection of its own."""
-        return Attached(self, pid)
+    @contextmanager
+    def attach(self, pid: int, deliver: str = "memfd") -> Iterator[ClientSession]:
+        """A session over a connection of its own; see `attach` below."""
+        with self.connect() as client, attach(client, pid, deliver) as session:
+            yield session
 
     def said(self) -> str:
         """The end of what it wrote."""
@@ -80,10 +80,9 @@ class Daemon:
         return self._said.read().decode(errors="replace")[-500:].replace("\n", " / ")
 
     def cpu_ns(self) -> int:
-        """CPU time it has used, all threads, in ns."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        ticks = int(fields[11]) + int(fields[12])
-        return ticks * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+        """CPU time that its threads have used, in ns: /proc/PID/task/TID/schedstat."""
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
+        return sum(int(task.read_text().split()[0]) for task in tasks)
 
     def resident(self) -> int:
         """Bytes resident, as VmRSS has it."""
@@ -112,30 +111,16 @@ class Daemon:
         self.close()
 
 
-class Attached:
-    """A session through the socket, for the length of a block; the block gets the session."""
+def attach(client: Client, pid: int, deliver: str = "memfd") -> ClientSession:
+    """A session without a log, each iteration acknowledged when the next one is asked for."""
+    return client.attach(pid, auto_ack=True, keep=False, log=False, deliver=deliver)
 
-    def __init__(self, daemon: Daemon, pid: int) -> None:
-        self._client = daemon.connect()
-        try:
-            self._session = self._client.attach(pid)
-        except BaseException:
-            self._client.close()
-            raise
 
-    def __enter__(self) -> Any:
-        return self._session
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._session.close()
-        finally:
-            self._client.close()
+def also(client: Client, session: ClientSession, deliver: str) -> ClientSession:
+    """The same session with another delivery; what was pending is taken care of."""
+    other = client.session(session.name, auto_ack=True, deliver=deliver)
+    other.iterate()
+    return other
 
 
 def resident(pid: int) -> int:
