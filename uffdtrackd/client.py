@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from .link import Link, socket_path
-from .model.errors import ConnectionLost, TrackError
+from .model.errors import ConnectionLost, TimedOut, TrackError, from_map
 from .model.iteration import Iteration, ProcessPages
 from .model.pageset import PageSet
 from .model.region import Kind, Region, Tracking
@@ -132,6 +132,18 @@ class Client:
         """OpenMetrics text."""
         return str(self.call("metrics")["text"])
 
+    def wait_thawed(self, session: str, timeout: float | None = None) -> str:
+        """Waits until a freeze of this connection ends by itself, or by another; gives the reason.
+
+        Raises TimedOut, ConnectionLost.
+        """
+        return str(
+            self._link.notification(
+                lambda method, params: method == "thawed" and params.get("session") == session,
+                timeout,
+            )[0]["reason"]
+        )
+
     def watch(self, session: str, interval: float, **params: Any) -> Watching:
         """Iterations as they come; iterate over it. params: as in the protocol."""
         found = self.call("watch", session=session, interval=interval, **params)
@@ -214,13 +226,22 @@ class ClientSession:
         """Stops every thread of every process of the session until the block ends.
 
         lease: seconds after which the daemon thaws by itself; None: as configured there. An
-        iteration that was taken later has `frozen` False. Raises as Session.frozen().
+        iteration that was taken later has `frozen` False, and the block ends with TimedOut.
+        Raises as Session.frozen().
         """
         self._call("freeze", extra_seconds=deadline, lease_seconds=lease, deadline=deadline)
         try:
             yield self
-        finally:
-            self._call("thaw")
+        except BaseException:
+            with suppress(TrackError):
+                self._call("thaw")
+            raise
+        if not self._call("thaw")["thawed"]:
+            raise TimedOut(
+                f"session {self.name} was thawed before its freeze was to end",
+                hint="the lease was over, or somebody thawed it: what was read is not final",
+                pid=self.pid,
+            )
 
     def read(self, pid: int, start: int, length: int) -> bytes:
         """Memory of a process of the session, also while it runs. Raises as Session.read()."""
@@ -301,8 +322,6 @@ class Watching:
             timeout,
         )
         if "error" in found:
-            from .model.errors import from_map
-
             raise from_map(found["error"])
         self.lost = found["lost"]
         name = self.session

@@ -73,7 +73,7 @@ class FakeSession:
         return made
 
     @contextmanager
-    def frozen(self) -> Iterator[None]:
+    def frozen(self, deadline: float = 10.0, lease: float | None = None) -> Iterator[None]:
         self._frozen = True
         try:
             yield

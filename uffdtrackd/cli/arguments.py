@@ -65,7 +65,17 @@ def natural(word: str) -> int:
 
 
 def add_target_options(parser: argparse.ArgumentParser) -> None:
-    """What every verb takes that attaches to a process."""
+    """What every verb takes that attaches to a process, with a daemon or without."""
+    add_tracking_options(parser)
+    parser.add_argument(
+        "--embedded",
+        action="store_true",
+        help="track in this process, without a daemon (the default when there is no socket)",
+    )
+
+
+def add_tracking_options(parser: argparse.ArgumentParser) -> None:
+    """How a process is tracked."""
     parser.add_argument(
         "--follow",
         choices=("none", "fork", "cgroup"),
@@ -84,11 +94,6 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "async", "sync"),
         default="auto",
         help="how writes are seen (default: what `uffdtrack check` says)",
-    )
-    parser.add_argument(
-        "--embedded",
-        action="store_true",
-        help="track in this process, without a daemon (the default when none listens)",
     )
 
 

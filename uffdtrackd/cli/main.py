@@ -24,15 +24,21 @@ from ..model.errors import TrackError
 from ..native.error import NativeError
 from .arguments import Parser
 from .check import Check
+from .collect import Ack, Iterate, Watch
 from .dump import Dump
+from .freeze import Freeze, Thaw
 from .log import Log
+from .sessions import Attach, Detach, List, Status
 from .signals import Interrupted
 from .terminal import Terminal
 from .track import Track
 from .verb import Verb
 from .verify import Verify
 
-VERBS: tuple[Verb, ...] = (Check(), Track(), Verify(), Dump(), Log())
+VERBS: tuple[Verb, ...] = (
+    *(Check(), Track(), Verify(), Dump(), Log()),
+    *(Attach(), Iterate(), Ack(), Watch(), Freeze(), Thaw(), Detach(), List(), Status()),
+)
 
 _EPILOG = """\
 exit status:

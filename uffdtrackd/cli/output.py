@@ -17,14 +17,14 @@ from . import arguments
 from .terminal import Terminal
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
+def add_options(parser: argparse.ArgumentParser, default: str | None = "ranges") -> None:
     """--format and --output, and which process."""
     parser.add_argument(
         "--format",
-        default="ranges",
+        default=default,
         metavar="F",
         help="; ".join(f"{name}: {one.help}" for name, one in FORMATS.items())
-        + " (default: ranges)",
+        + (f" (default: {default})" if default else ""),
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="write there (default: stdout)")
     parser.add_argument(

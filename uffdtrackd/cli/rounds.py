@@ -14,34 +14,45 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import uffdtrackd
 
+from ..client import ClientSession
 from ..model.iteration import Iteration
 from ..tracking.session import Session
+from . import remote
 from .row import Row
 from .signals import Stop
 
+# The client's has the same interface.
+AnySession = Session | ClientSession
+
 
 @contextmanager
-def attached(args: argparse.Namespace, stop: Stop) -> Iterator[Session]:
-    """A session with args.pid, closed at the end; a signal may end the attaching."""
-    with stop.allowed():
-        session = uffdtrackd.attach(
-            args.pid,
-            backend=args.backend,
-            follow=args.follow,
-            most_processes=args.most_processes,
-        )
-    with session:
-        yield session
+def attached(args: argparse.Namespace, stop: Stop) -> Iterator[AnySession]:
+    """A session with args.pid, of the daemon if there is one; closed at the end.
+
+    A signal may end the attaching. With a daemon the session is its own, not one that is kept.
+    """
+    how = {"backend": args.backend, "follow": args.follow, "most_processes": args.most_processes}
+    with ExitStack() as stack:
+        session: AnySession
+        with stop.allowed():
+            client = remote.wanted(args)
+            if client is None:
+                session = uffdtrackd.attach(args.pid, **how)
+            else:
+                stack.enter_context(client)
+                session = client.attach(args.pid, **how, keep=False, auto_ack=True)
+        with session:
+            yield session
 
 
 class Warnings:
     """Says on stderr, once each, what a session cannot see."""
 
-    def __init__(self, session: Session, note: Callable[[str], None]) -> None:
+    def __init__(self, session: AnySession, note: Callable[[str], None]) -> None:
         self._session = session
         self._note = note
         self._said: set[str] = set()
@@ -60,7 +71,12 @@ class Rounds:
     """
 
     def __init__(
-        self, session: Session, pid: int, interval: float, stop: Stop, step: Callable[[str], None]
+        self,
+        session: AnySession,
+        pid: int,
+        interval: float,
+        stop: Stop,
+        step: Callable[[str], None],
     ) -> None:
         self._session = session
         self._pid = pid

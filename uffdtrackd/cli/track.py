@@ -6,7 +6,7 @@ import argparse
 from contextlib import ExitStack
 
 from ..model.iteration import Iteration
-from . import arguments, render
+from . import arguments, remote, render
 from .recorder import Recorder
 from .rounds import Rounds, Warnings, attached
 from .row import Row
@@ -44,6 +44,7 @@ class Track:
         )
         parser.add_argument("--json", action="store_true", help="one JSON object an iteration")
         arguments.add_target_options(parser)
+        remote.add_socket(parser)
 
     def run(self, args: argparse.Namespace, terminal: Terminal) -> int:
         with ExitStack() as stack:

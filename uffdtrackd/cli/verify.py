@@ -17,12 +17,14 @@ from ..model.iteration import Iteration
 from ..model.pageset import PageSet
 from ..model.region import Region
 from ..tracking.shadow import Comparison, Shadow
-from . import arguments, render, units
+from . import arguments, remote, render, units
 from .rounds import Rounds, Warnings, attached
 from .terminal import Terminal
 
 # Ranges that are named when pages were missed: enough to see a pattern.
 _SHOWN = 10
+# Seconds that the comparison may take.
+_LEASE = 3600.0
 
 
 class Verify:
@@ -55,6 +57,7 @@ Takes as much memory as the process has populated, and stops it for the comparis
         )
         parser.add_argument("--json", action="store_true", help="one JSON object")
         arguments.add_target_options(parser)
+        remote.add_socket(parser)
 
     def run(self, args: argparse.Namespace, terminal: Terminal) -> int:
         limit = args.memory << 20 if args.memory else None
@@ -80,7 +83,8 @@ Takes as much memory as the process has populated, and stops it for the comparis
                 view.show(row, iteration)
                 rounds.wait()
             view.step("freezing")
-            with session.frozen():
+            # As long as it takes; a daemon grants what it is configured to.
+            with session.frozen(lease=_LEASE):
                 row, final = rounds.next()
                 view.step("comparing")
                 results = shadow.finish(final)

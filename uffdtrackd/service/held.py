@@ -44,6 +44,8 @@ class Tracked(Protocol):
     def frozen(
         self, deadline: float = ..., lease: float | None = ...
     ) -> AbstractContextManager[Any]: ...
+    @property
+    def is_frozen(self) -> bool: ...
     def let_go(self) -> None: ...
     def read(self, pid: int, start: int, length: int) -> bytes: ...
     def close(self) -> None: ...
@@ -157,12 +159,14 @@ class Held:
             self._freeze = stack
 
     def do_thaw(self) -> bool:
-        """Whether it was frozen."""
+        """Whether it was frozen until now."""
         with self._job():
             frozen, self._freeze = self._freeze, None
-            if frozen is not None:
-                frozen.close()
-            return frozen is not None
+            if frozen is None:
+                return False
+            held = self.session.is_frozen
+            frozen.close()
+            return held
 
     def do_read(self, pid: int, start: int, length: int) -> bytes:
         with self._job():
@@ -275,7 +279,7 @@ class Held:
         finally:
             self.facts = replace(
                 self.facts,
-                frozen=self._freeze is not None,
+                frozen=self._freeze is not None and self.session.is_frozen,
                 consumers=tuple(
                     ConsumerFacts(one.name, one.delivered, one.acknowledged, one.pending_bytes)
                     for one in self._consumers

@@ -23,6 +23,10 @@ from .held import Held
 log = logging.getLogger(__name__)
 
 
+# Seconds for which the worker may finish what it is at before a thaw.
+_PATIENCE = 0.5
+
+
 @dataclass(eq=False)
 class Lease:
     """timer: None while the threads are being stopped."""
@@ -74,11 +78,15 @@ class Leases:
         else:
             await self._thaw(lease)
 
-    async def thaw(self, held: Held) -> bool:
-        """Whether it was frozen."""
-        held.session.let_go()
+    async def thaw(self, guest: Guest, held: Held) -> bool:
+        """Whether it was frozen until now."""
         lease = self._leases.get(held.id)
         if lease is not None:
+            if lease.guest is not guest:
+                reason = f"by pid {guest.peer.pid}"
+                lease.guest.connection.notify(
+                    "thawed", reply({"session": held.id, "reason": reason})
+                )
             return await self._thaw(lease)
         return await held.worker.run(held.do_thaw, urgent=True)
 
@@ -123,7 +131,12 @@ class Leases:
     async def _thaw(self, lease: Lease) -> bool:
         self._drop(lease)
         try:
-            return await lease.held.worker.run(lease.held.do_thaw, urgent=True)
+            thawing = lease.held.worker.submit(lease.held.do_thaw, urgent=True)
+            await asyncio.wait({thawing}, timeout=_PATIENCE)
+            if not thawing.done():
+                # The worker may wait for the target: for a page that a thread of it must bring.
+                lease.held.session.let_go()
+            return await thawing
         except (TrackError, RuntimeError) as error:
             # Its session has ended, and that thaws.
             log.debug("session %s: %s", lease.held.id, error)

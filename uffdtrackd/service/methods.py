@@ -182,7 +182,7 @@ async def freeze(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
 
 async def thaw(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
     held = daemon.registry.find(guest.peer, p["session"])
-    return reply({"thawed": await _running(held, daemon.leases.thaw(held))})
+    return reply({"thawed": await _running(held, daemon.leases.thaw(guest, held))})
 
 
 async def read(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:

@@ -292,8 +292,11 @@ NOTIFICATIONS = (
     ),
     Notification(
         "thawed",
-        "A freeze of this connection that ended by itself.",
-        (Result("session", "str", ""), Result("reason", "str", '"lease over"')),
+        "A freeze of this connection that ended by itself, or by another connection.",
+        (
+            Result("session", "str", "that runs on"),
+            Result("reason", "str", '"lease over", or "by pid N"'),
+        ),
     ),
     Notification(
         "error",

@@ -111,7 +111,10 @@ class Watch:
 
     interval_min: float = _seconds(0.05, 0.001, 3600.0, "shortest interval of a watch")
     queue: int = _count(
-        16, 1, 4096, "iterations kept for a slow watcher; the oldest is dropped and counted"
+        16,
+        1,
+        4096,
+        "iterations kept for a slow watcher; then the two oldest become one, and that is counted",
     )
 
 
@@ -119,7 +122,7 @@ class Watch:
 class Log:
     """Iteration logs, one file a session, below the state directory."""
 
-    enabled: bool = _switch(True, "whether sessions are logged")
+    enabled: bool = _switch(False, "whether sessions are logged whose client does not say")
     file_bytes: int = _bytes(
         256 * MIB, MIB, 1 << 50, "longest log of one session; the oldest iterations are dropped"
     )

@@ -136,6 +136,11 @@ class Session:
                 if frozen is not None:
                     frozen.thaw()
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the target stands still now."""
+        return self._still_frozen() is not None
+
     def let_go(self) -> None:
         """Ends a freeze at once, from any thread, also while another call is under way.
 
