@@ -163,6 +163,18 @@ class Session:
                 raise UsageError(f"process {pid} is not of this session", pid=pid)
             return member.read(start, length)
 
+    def resume(self, number: int, known: Mapping[int, PageSet]) -> None:
+        """Goes on where another session of the same processes ended; before the first iterate().
+
+        number: of the next iteration. known: what that session had as `known`. The next iteration
+        lists everything as dirty, and as discarded what is in `known` and no longer there: applied
+        to the copy that a consumer of the other session holds, it makes that exact.
+        """
+        with self._lock:
+            self._check_open()
+            self._number = number
+            self._tree.resume(known)
+
     def close(self) -> None:
         """Thaws, lets go of the target and frees what the session holds. May be called twice."""
         with self._lock:

@@ -19,8 +19,10 @@ cannot be stopped: such a child is left running until its parent is at rest.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from ..model.errors import TargetGone, TimedOut, TrackError
+from ..model.pageset import PageSet
 from ..native.error import NativeError
 from ..native.freeze import Frozen, freeze
 from ..native.kin import same_memory
@@ -59,6 +61,8 @@ class Tree:
         self._most = most
         self._permit = permit
         self._exited: list[int] = []
+        # What consumers hold of processes that have not been found yet: resume().
+        self._earlier: dict[int, PageSet] = {}
 
     def status(self) -> list[str]:
         lines = [self._follower.status] if self._follower and self._follower.status else []
@@ -68,6 +72,14 @@ class Tree:
         """Members that ended since last asked; none that another process has the pid of."""
         exited, self._exited = self._exited, []
         return tuple(pid for pid in exited if pid not in self.members)
+
+    def resume(self, known: Mapping[int, PageSet]) -> None:
+        """Takes over what consumers of an earlier session hold, by process."""
+        for pid, pages in known.items():
+            if pid in self.members:
+                self.members[pid].inherit(pages)
+            elif self._follower is not None:
+                self._earlier[pid] = pages
 
     def drop(self, pid: int) -> None:
         """A member has ended. Nobody is told of one that nobody ever heard of."""
@@ -110,7 +122,14 @@ class Tree:
                 continue
             if pid in known:
                 member.inherit(known[pid])
+            if pid in self._earlier:
+                member.inherit(self._earlier[pid])
             self._enlist(member)
+        self._exited += [pid for pid in self._earlier if pid not in found]
+        # Those that could not be attached to are tried again, with all that is held of them.
+        self._earlier = {
+            pid: pages for pid, pages in self._earlier.items() if pid in self.untracked
+        }
 
     def freeze(self, deadline: float, lease: float | None = None) -> Frozen:
         """Stops everybody, for `lease` seconds at most.
@@ -169,6 +188,8 @@ class Tree:
             self.members[pid] = self._member(pid, start_time)
         except TargetGone:
             return
+        if pid in self._earlier:
+            self.members[pid].inherit(self._earlier.pop(pid))
         self.untracked.pop(pid, None)
 
     def _enlist(self, member: Member) -> None:
