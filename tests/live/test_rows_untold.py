@@ -21,7 +21,7 @@ from tests.puppet import ANON, HUGE, MADV_DONTNEED, MAP_PRIVATE, MAP_SHARED
 from uffdtrackd.native.error import NativeError
 from uffdtrackd.tracking.known import Known
 
-pytestmark = pytest.mark.live
+pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
 
 def fails_to_tell(row: Row) -> None:

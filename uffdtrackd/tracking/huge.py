@@ -43,6 +43,11 @@ class HugePages:
         self._mem = mem_fd
         self._page_size = page_size
         self._witness: dict[int, int] = {}
+        self._trusted = True
+
+    def distrust(self) -> None:
+        """What was found last time was told to nobody: all that is present is dirty, once."""
+        self._trusted = False
 
     def collect(
         self, regions: Sequence[tuple[Vma, int]], known: PageSet
@@ -59,6 +64,8 @@ class HugePages:
             present += [(start, end) for start, end, _ in now]
         all_dirty = PageSet.from_ranges(dirty, self._page_size)
         all_present = PageSet.from_ranges(present, self._page_size)
+        if not self._trusted:
+            self._trusted, all_dirty = True, all_present
         extent = PageSet.from_ranges(((vma.start, vma.end) for vma, _ in regions), self._page_size)
         held = known & extent
         clean = (held & all_present) - all_dirty

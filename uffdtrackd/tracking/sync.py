@@ -58,6 +58,7 @@ class SyncTracker(Tracker):
         self._late = self._none  # refused to be protected
         self._lines_moved = True  # maps may have lines that nobody looked at
         self._unclean = self._none  # bits there may mean nothing
+        self._everything = False  # list all that is populated, whatever its bit says
         try:
             self._faults = Faults(uffd)
         except BaseException:
@@ -78,7 +79,12 @@ class SyncTracker(Tracker):
         """Registers what is there now, so that a refusal shows at once. Raises NativeError."""
         self._look()
 
-    def _iterate(self, everything: bool) -> Collection:
+    def _distrust(self) -> None:
+        super()._distrust()
+        self._everything = True
+
+    def _iterate(self) -> Collection:
+        everything, self._everything = self._everything, False
         before = self._faults.counts()
         swept, gone = self._look()
         space = self._space
@@ -92,8 +98,8 @@ class SyncTracker(Tracker):
         discarded = (self._known.pages & self._plain) - there - files
         if self._own_file_pages:
             reverted, doubtful = self._find_reverted()
-            discarded |= reverted
-            dirty |= doubtful
+            discarded |= self._pages(reverted)
+            dirty |= self._pages(doubtful)
         if space.huge:
             huge_dirty, huge_gone = self._huge.collect(space.huge, self._known.pages)
             dirty |= huge_dirty

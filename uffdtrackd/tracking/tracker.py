@@ -89,7 +89,7 @@ class Tracker:
         self._known = Known(page_size)
         self._own_file_pages = PageSet(page_size)  # known pages of private file mappings
         self._sees_swap_types = _sees_swap_types()
-        self._sweep = Sweep(
+        self._sweeper = Sweep(
             self._layout, self._collector, pagemap, limit, swap_types=self._sees_swap_types
         )
         self._complete = True
@@ -135,12 +135,17 @@ class Tracker:
     def iterate(self) -> Collection:
         """One iteration. Raises NativeError: ESRCH when the address space is gone."""
         if not self._complete:
-            self._registrar.distrust()
-            self._shared.distrust()
+            self._distrust()
         self._complete = False
         collection = self._iterate()
         self._complete = True
         return collection
+
+    def _distrust(self) -> None:
+        """What was found before was told to nobody: the next iteration finds all of it again."""
+        self._registrar.distrust()
+        self._huge.distrust()
+        self._shared.distrust()
 
     def _iterate(self) -> Collection:
         newly = gone = self._none
@@ -207,7 +212,7 @@ class Tracker:
         if settled is None or self._unsettled or self._newly or self._space is None:
             return self._layout.refresh()
         own, always = self._own_file_pages.runs, self._space.always.runs
-        return self._sweep.run(settled, own, self._pinned.fds, always)
+        return self._sweeper.run(settled, own, self._pinned.fds, always)
 
     def _update_layout(self, changed: bool) -> tuple[PageSet, PageSet]:
         """Registers what is new. Returns that, and known pages that are not mapped any more.
@@ -277,7 +282,7 @@ class Tracker:
         return dirty & space.mapped if found.failed else dirty
 
     def _written_unseen(
-        self, dirty: PageSet, discarded: PageSet, space: Space, swept: Swept | bool
+        self, dirty: PageSet, discarded: PageSet, space: Space, swept: Swept | bool = False
     ) -> tuple[PageSet, PageSet, Pins]:
         """Pages to list because they are, or were, pinned; those of them that still are; why."""
         seen = None
@@ -294,7 +299,7 @@ class Tracker:
         pinned = held & pins.ranges
         return held if before.everything else held & (late | before.ranges) | pinned, pinned, pins
 
-    def _find_reverted(self, swept: Swept | bool) -> tuple[memoryview, memoryview]:
+    def _find_reverted(self, swept: Swept | bool = False) -> tuple[memoryview, memoryview]:
         if isinstance(swept, Swept):
             return swept.reverted, swept.doubtful
         own = self._own_file_pages.runs
