@@ -45,6 +45,7 @@ static const struct {
 	long number;
 } calls[] = {
 	CALL(mmap),
+	CALL(execve),
 	CALL(munmap),
 	CALL(mremap),
 	CALL(madvise),

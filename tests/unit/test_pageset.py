@@ -45,6 +45,17 @@ def test_set_operations(a: set[int], b: set[int]) -> None:
             assert (BASE + n * PAGE + byte in x) == (n in a)
 
 
+@given(numbers, st.integers(-500, 500))
+def test_shifted(a: set[int], by: int) -> None:
+    assert pages_of(set_of(a).shifted(by * PAGE)) == {n + by for n in a}
+
+
+@pytest.mark.parametrize("by", [1, -2 * PAGE, 1 << 64])
+def test_what_cannot_be_shifted(by: int) -> None:
+    with pytest.raises(UsageError, match="cannot be moved"):
+        PageSet.from_ranges([(PAGE, 2 * PAGE)]).shifted(by)
+
+
 def test_iteration_is_sorted_merged_half_open() -> None:
     s = PageSet.from_ranges([(9 * PAGE, 10 * PAGE), (0, PAGE), (PAGE, 2 * PAGE)])
     assert list(s) == [(0, 2 * PAGE), (9 * PAGE, 10 * PAGE)]

@@ -65,6 +65,13 @@ def test_a_few_runs_against_many(seed: int, spans: list[tuple[int, int]]) -> Non
 
 
 @both
+@given(pages, st.integers(-200, 200))
+def test_shifted_by_whole_pages(ops: ModuleType, a: set[int], by: int) -> None:
+    moved = runs_of({n + by for n in a})
+    assert ops.shifted(runs_of(a), by * PAGE).tolist() == moved.tolist()
+
+
+@both
 @given(st.lists(st.tuples(st.integers(0, 64 * PAGE), st.integers(0, 3 * PAGE)), max_size=30))
 def test_normalise_is_the_pages_touched(ops: ModuleType, spans: list[tuple[int, int]]) -> None:
     flat = array("Q", [word for s, n in spans for word in (BASE + s, BASE + s + n)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .pageset import PageSet
-from .region import Region
+from .region import Region, Window
 
 
 class ProcessPages:
@@ -18,9 +18,10 @@ class ProcessPages:
     always: the part of `dirty` that is listed every time because its writes cannot be seen.
     regions: the layout of the address space, by address. Made when first asked for: a target
     may have tens of thousands of them, and most readers want only the pages.
+    windows: what it shows of shared objects, perhaps as others do: see Iteration.copies().
     """
 
-    __slots__ = ("_load_regions", "_regions", "always", "dirty", "discarded")
+    __slots__ = ("_load_regions", "_regions", "always", "dirty", "discarded", "windows")
 
     def __init__(
         self,
@@ -28,10 +29,12 @@ class ProcessPages:
         discarded: PageSet,
         always: PageSet,
         load_regions: Callable[[], Sequence[Region]] = tuple,
+        windows: Sequence[Window] = (),
     ) -> None:
         self.dirty = dirty
         self.discarded = discarded
         self.always = always
+        self.windows = windows
         self._load_regions = load_regions
         self._regions: list[Region] | None = None
 
@@ -80,19 +83,34 @@ class Iteration:
     sharing: Mapping[int, int] = field(default_factory=dict)
     untracked: Mapping[int, str] = field(default_factory=dict)
 
+    def copies(self) -> dict[int, PageSet]:
+        """The pages of `dirty` that have to be copied, by pid, when shared ones are copied once.
+
+        A page that is left out shows the same offset of the same object as one that is there, in
+        a process before it or in its own: Window says which.
+        """
+        listed: dict[str, PageSet] = {}
+        found = {}
+        for pid, pages in self.processes.items():
+            rest = pages.dirty
+            for window in pages.windows:
+                shift = window.start - window.offset
+                place = PageSet.from_ranges([(window.start, window.end)], self.page_size)
+                offsets = (pages.dirty & place).shifted(-shift)
+                before = listed.get(window.object)
+                if before is None:
+                    listed[window.object] = offsets
+                else:
+                    rest -= (offsets & before).shifted(shift)
+                    listed[window.object] = before | offsets
+            found[pid] = rest
+        return found
+
     def to_map(self) -> dict[str, Any]:
         """The iteration as one JSON line and the wire carry it: integers, ranges in bytes."""
         head = self.head()
         tail = {key: head.pop(key) for key in list(head) if key in _LAST}
-        processes = [
-            {
-                "pid": pid,
-                "dirty": [list(run) for run in pages.dirty],
-                "discarded": [list(run) for run in pages.discarded],
-                "always": [list(run) for run in pages.always],
-            }
-            for pid, pages in self.processes.items()
-        ]
+        processes = [_process_map(pid, pages) for pid, pages in self.processes.items()]
         return head | {"processes": processes} | tail
 
     def head(self) -> dict[str, Any]:
@@ -113,3 +131,15 @@ class Iteration:
                 {"pid": pid, "reason": why} for pid, why in self.untracked.items()
             ]
         return found
+
+
+def _process_map(pid: int, pages: ProcessPages) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "pid": pid,
+        "dirty": [list(run) for run in pages.dirty],
+        "discarded": [list(run) for run in pages.discarded],
+        "always": [list(run) for run in pages.always],
+    }
+    if pages.windows:
+        found["windows"] = [[one.start, one.end, one.object, one.offset] for one in pages.windows]
+    return found

@@ -177,6 +177,17 @@ class PageSet:
             return self
         return self._like(operations.difference(self._runs, other._runs))
 
+    def shifted(self, by: int) -> PageSet:
+        """The same pages `by` bytes further on (or back, if negative): in another mapping.
+
+        UsageError: `by` is no multiple of the page size, or a page would leave the addresses.
+        """
+        if not self or not by:
+            return self
+        if by % self._page_size or self._runs[0] + by < 0 or self._runs[-1] + by >= 1 << 64:
+            raise UsageError(f"{self!r} cannot be moved by {by:#x}")
+        return self._like(operations.shifted(self._runs, by))
+
     def to_bitmap(self, start: int, end: int) -> _bytes:
         """One bit a page of [start, end): page i is bit i & 63 of little-endian u64 word i >> 6.
 

@@ -53,6 +53,11 @@ def difference(a: memoryview, b: memoryview) -> memoryview:
     return _sweep(a, b, _DIFFERENCE)
 
 
+def shifted(runs: memoryview, by: int) -> memoryview:
+    """The same pages `by` bytes further on; by may be negative."""
+    return memoryview(array("Q", [border + by for border in runs])).toreadonly()
+
+
 def equal(a: memoryview, b: memoryview) -> bool:
     """Whether a and b hold the same pages."""
     return a == b

@@ -1,4 +1,4 @@
-"""One VMA of a target, and how it is tracked."""
+"""One VMA of a target, how it is tracked, and what it shares."""
 
 from __future__ import annotations
 
@@ -53,3 +53,17 @@ class Region:
     @property
     def bytes(self) -> int:
         return self.end - self.start
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Bytes [start, end) of a process that show a shared object, from `offset` bytes into it.
+
+    object: a name that no other object of the machine has. Two windows on the same offset of the
+    same object, in whatever processes, show the same page.
+    """
+
+    start: int
+    end: int
+    object: str
+    offset: int

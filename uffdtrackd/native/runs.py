@@ -66,6 +66,14 @@ def difference(a: memoryview, b: memoryview) -> memoryview:
     return _combine(lib.ut_runs_difference, a, b)
 
 
+def shifted(runs: memoryview, by: int) -> memoryview:
+    """The same pages `by` bytes further on; by may be negative."""
+    count = len(runs) // 2
+    out = allocate(count)
+    lib.ut_runs_shift(_words(runs), count, by & 0xFFFFFFFFFFFFFFFF, out)
+    return adopt(out, count)
+
+
 def equal(a: memoryview, b: memoryview) -> bool:
     """Whether a and b hold the same pages."""
     return bool(lib.ut_runs_equal(_words(a), len(a) // 2, _words(b), len(b) // 2))

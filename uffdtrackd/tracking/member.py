@@ -21,10 +21,13 @@ from ..model.pageset import PageSet
 from ..model.region import Tracking
 from ..native.copy import Memory
 from ..native.error import NativeError
-from . import procfs, snapshot
+from . import procfs
 from .attach import Target, open_target
 from .failure import translated
 from .identify import Identity, gone
+from .object import View
+from .shared import SharedPages
+from .snapshot import Snapshot
 from .sync import SyncTracker
 from .tracker import Collection, Tracker
 
@@ -68,6 +71,7 @@ class Member:
         self._tracker: Tracker | None = None
         self._memory: Memory | None = None
         self._held = PageSet(page_size)  # known, but not to the tracker
+        self._snapshot: Snapshot | None = None  # between gather() and finish()
         self._stopped_ns = 0
         self.reported = False  # in an iteration
         try:
@@ -136,18 +140,21 @@ class Member:
             raise gone(self.pid)
         self._adopt(target)
 
-    def collect(self, deadline: float, frozen: bool) -> Collection:
-        """One iteration. frozen: nothing may be attached to, and nothing need be.
+    def gather(self, deadline: float, frozen: bool) -> View:
+        """The first half of an iteration: what it found of shared memory, for the session.
 
-        Raises TargetGone, NotPermitted, TimedOut, and what attaching raises.
+        frozen: nothing may be attached to, and nothing need be. Raises TargetGone, NotPermitted,
+        TimedOut, and what attaching raises.
         """
         for _ in range(_EXEC_TRIES):
             if frozen and not self.alive():
                 return self._take_snapshot()
             if self._tracker is None:
                 self.attach(deadline)
+            assert self._tracker is not None
             try:
-                return self._collect()
+                with translated(self.identity()):
+                    return self._tracker.gather()
             except TargetExecuted:
                 self._let_go()
         raise TimedOut(
@@ -155,6 +162,20 @@ class Member:
             hint="try again when it has settled",
             pid=self.pid,
         )
+
+    def finish(self, shared: SharedPages) -> Collection:
+        """The second half. shared: the answer to the View. Raises TargetGone, TrackError."""
+        snapshot, self._snapshot = self._snapshot, None
+        with translated(self.identity()):
+            if snapshot is not None:
+                collection = snapshot.finish(shared)
+            else:
+                assert self._tracker is not None, "gather() first"
+                collection = self._tracker.finish(shared)
+        self.reported = True
+        held = self._held
+        self._held = PageSet(self._page_size) if snapshot is None else collection.dirty
+        return _with_discarded(collection, held)
 
     def relist(self) -> None:
         """What the last collection said was not told to anybody: the next one says everything."""
@@ -229,22 +250,12 @@ class Member:
             self._memory.close()
             self._memory = None
 
-    def _collect(self) -> Collection:
-        assert self._tracker is not None
-        with translated(self.identity()):
-            collection = self._tracker.iterate()
-        self.reported = True
-        held, self._held = self._held, PageSet(self._page_size)
-        return _with_discarded(collection, held)
-
-    def _take_snapshot(self) -> Collection:
+    def _take_snapshot(self) -> View:
         self._let_go()
         identity = self.identity()
         with translated(identity):
-            collection = snapshot.take(self.pid, identity.live_tid, self._page_size)
-        self.reported = True
-        held, self._held = self._held, collection.dirty
-        return _with_discarded(collection, held)
+            self._snapshot = Snapshot(self.pid, identity.live_tid, self._page_size)
+        return self._snapshot.view
 
 
 def _with_discarded(collection: Collection, held: PageSet) -> Collection:

@@ -30,6 +30,8 @@ from .attach import open_target
 from .backend import BACKENDS, choose
 from .follow import FOLLOWS, follower
 from .member import Member, Permit, permit_all
+from .object import View
+from .shared import SharedMemory
 from .tracker import Collection
 from .tree import Tree
 
@@ -53,6 +55,7 @@ class Session:
         self.backend = str(member.backend)
         self._deadline = deadline
         self._tree = tree
+        self._shared = SharedMemory(self.page_size)
         self._number = 0
         self._frozen: Frozen | None = None
         self._lock = threading.RLock()
@@ -102,7 +105,9 @@ class Session:
                 stopped_ns=stopped,
                 page_size=self.page_size,
                 processes={
-                    pid: ProcessPages(one.dirty, one.discarded, one.always, one.load_regions)
+                    pid: ProcessPages(
+                        one.dirty, one.discarded, one.always, one.load_regions, one.windows
+                    )
                     for pid, one in collections.items()
                 },
                 stats=_sum(collections),
@@ -184,6 +189,7 @@ class Session:
             if self._frozen is not None:
                 self._frozen.thaw()
                 self._frozen = None
+            self._shared.close()
             self._tree.close()
 
     def __enter__(self) -> Session:
@@ -214,27 +220,39 @@ class Session:
     def _collect(self, frozen: bool) -> dict[int, Collection]:
         tree = self._tree
         collections: dict[int, Collection] = {}
+        views: dict[int, View] = {}
         try:
             for pid, member in list(tree.members.items()):
-                try:
-                    collections[pid] = member.collect(self._deadline, frozen)
-                except TargetGone:
-                    if self.follow == "none":
-                        raise
-                    tree.drop(pid)
-                except TrackError as error:
-                    if frozen or self.follow == "none":
-                        raise
-                    # The others must not suffer for it.
-                    tree.untracked[pid] = error.message
+                with self._each_for_itself(pid, frozen):
+                    views[pid] = member.gather(self._deadline, frozen)
+            answers = self._shared.settle(list(views.values()), tree.sharing)
+            for pid, answer in zip(views, answers, strict=True):
+                with self._each_for_itself(pid, frozen):
+                    collections[pid] = tree.members[pid].finish(answer)
             if not collections and not tree.untracked:
                 raise TargetGone(f"process {self.pid} and all it left have ended", pid=self.pid)
         except BaseException:
             # Nobody will hear of what was collected.
-            for pid in collections:
+            self._shared.relist()
+            for pid in views.keys() & tree.members.keys():
                 tree.members[pid].relist()
             raise
         return collections
+
+    @contextmanager
+    def _each_for_itself(self, pid: int, frozen: bool) -> Iterator[None]:
+        """What befalls one process of a tree must not harm the others."""
+        try:
+            yield
+        except TargetGone:
+            if self.follow == "none":
+                raise
+            self._tree.drop(pid)
+        except TrackError as error:
+            if frozen or self.follow == "none":
+                raise
+            self._tree.untracked[pid] = error.message
+            self._shared.relist()  # it was not told its part
 
 
 def attach(

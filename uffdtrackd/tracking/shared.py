@@ -1,229 +1,215 @@
-"""Shared memory: pages live in an object (memfd, SysV, tmpfs, a file), not in the address space.
+"""Shared memory: pages live in an object (memfd, SysV, tmpfs, a file), not in an address space.
 
-The page tables of the target tell what the target wrote through this mapping, and no more. What
-else can happen to the object, and what it takes to notice:
+The page tables of a process tell what it wrote through its own mappings, and no more. So the
+mappings of all processes of a session are looked at together, object by object (`object`):
 
-    a hole is punched, the file is cut   its data extents (SEEK_DATA, lseek(2)) each iteration;
-                                         and where the hole was read since, which fills it with a
-                                         zero page: mtime, which every such change moves
-    write(2) to it                       mtime too (inode(7))
-    another mapping writes, here or      nobody can notice: all of it is dirty every time
-      in another process
-    a hole is punched in huge pages      the same: hugetlbfs moves no mtime, tells no holes
+    page tables of A --written--> offsets --+
+    page tables of B --written--> offsets --+--> dirty in A and in B, wherever the offset shows
+    what no page table tells ---------------+
 
-So an object is trusted (`async`) only as long as nobody but one mapping of the target can write
-it: no second mapping, no descriptor, in no process. Once doubted it stays `always`. The look
-around costs a pass over /proc; where that is slow or refused there is doubt at once.
+What no page table of the session tells:             so
+    a mapping came that was not tracked before,      what it shows is dirty
+      or went (munmap, exit, exec) with all that
+      its page table knew
+    a process of the session forked: the child may   all of the object is dirty
+      have come, written and gone (`births`)
+    somebody else maps it, or has it open            always, with the reason, and once more after
+      (`neighbours`), or is attached (`sysv`)
+    it has a name: anybody may come and go           always
+    huge pages: hugetlbfs moves no mtime and         always
+      tells no holes
+    a hole was punched, the file cut                 no data extent there: discarded
+      and read again: a zero page                    mtime moved, so clean pages must show a word
+                                                     that is not zero, or be dirty
+    mtime moved although nobody wrote                somebody did: all of it is dirty
 
-Holes of an object are never listed: reading one through the mapping would allocate it.
+A hole is never listed: reading one through a mapping would fill it.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..model.pageset import PageSet
+from ..model.region import Window
 from ..native.layout import Vma
-
-# mtime moves with the timer tick, 10 ms at the slowest (CONFIG_HZ=100): a change in the tick of
-# our last look leaves no trace, so an object changed that recently is taken as changed again.
-_TICK_NS = 50_000_000
-
-# Looking around for other users at every iteration may take this much of a CPU, however busy the
-# machine is; beyond, we stop trusting.
-_LOOK_NS = 20_000_000
-
-Key = tuple[int, int, int]
+from . import neighbours, sysv
+from .backing import identity
+from .births import Births
+from .object import SharedObject, Verdict, View
 
 
 @dataclass(frozen=True, slots=True)
 class SharedPages:
-    """dirty, discarded: of all shared regions. always: the part of dirty listed every time."""
+    """The answer to a View: pages of its shared regions, and what was found about these.
+
+    always: the part of dirty listed every time. reasons: of the regions that are so, by start.
+    windows: what the regions show.
+    """
 
     dirty: PageSet
     discarded: PageSet
     always: PageSet
+    reasons: Mapping[int, str] = field(default_factory=dict)
+    windows: tuple[Window, ...] = ()
 
 
 class SharedMemory:
-    """The shared, writable regions of one address space."""
+    """The shared, writable regions of all processes of a session. `close()` it."""
 
-    def __init__(self, pid: int, tid: int, page_size: int) -> None:
-        self._pid = pid
-        self._tid = tid
+    def __init__(self, page_size: int) -> None:
         self._page_size = page_size
-        self._vmas: Sequence[Vma] = ()
-        self._doubted: dict[Key, str] = {}
-        self._stamps: dict[Key, tuple[int, int, int] | None] = {}
+        self._objects: dict[str, SharedObject] = {}
+        self._names: dict[int, tuple[Sequence[Vma], list[str]]] = {}  # by pid
+        self._births: Births | None = None
+        self._complete = True
 
-    def set_regions(
-        self, vmas: Sequence[Vma], huge: Sequence[Vma] = (), refused: Sequence[Vma] = ()
-    ) -> None:
-        """The regions of the layout as it is now.
+    def close(self) -> None:
+        """May be called twice."""
+        if self._births is not None:
+            self._births.close()
+            self._births = None
 
-        Of them, huge: in huge pages (hugetlb). refused: cannot be protected.
+    def relist(self) -> None:
+        """The last answer was not told to anybody: the next one lists everything."""
+        self._complete = False
+
+    def settle(self, views: Sequence[View], sharing: Collection[int] = ()) -> list[SharedPages]:
+        """One iteration, when all page tables were scanned: an answer for each view, in order.
+
+        sharing: processes that run in the memory of one of them. Raises NativeError.
         """
-        self._vmas = vmas
-        keys = {_key(vma) for vma in vmas}
-        self._doubted = {key: why for key, why in self._doubted.items() if key in keys}
-        self._stamps = {key: stamp for key, stamp in self._stamps.items() if key in keys}
+        complete, self._complete = self._complete, False
+        self._sort(views)
+        pids = {view.pid for view in views} | set(sharing)
+        unseen = {(*vma.device, vma.inode) for view in views for vma in view.unseen}
+        reasons = {name: _reason_at_sight(name, one, unseen) for name, one in self._objects.items()}
+        verdicts = self._judge(reasons, pids, views[0].pid if views else 0, not complete)
+        answers = [self._answer(view, verdicts) for view in views]
+        self._complete = True
+        return answers
+
+    def _sort(self, views: Sequence[View]) -> None:
+        """Finds out what each region shows."""
+        before, self._names = self._names, {}
+        objects: dict[str, SharedObject] = {}
+        for view in views:
+            if not view.regions:
+                continue
+            regions, names = before.get(view.pid, ((), []))
+            if regions is not view.regions or view.fresh:
+                names = [_name(view, vma) for vma in view.regions]
+            self._names[view.pid] = view.regions, names
+            for vma, name in zip(view.regions, names, strict=True):
+                if name not in objects:
+                    objects[name] = self._objects.get(name) or SharedObject(self._page_size)
+                    objects[name].views = []
+                objects[name].views.append((view, vma))
+        self._objects = objects
+
+    def _judge(
+        self, reasons: dict[str, str], pids: set[int], first: int, everything: bool
+    ) -> dict[str, Verdict]:
+        """reasons: why the objects cannot be trusted, as far as known, else ""."""
+        hopeful = {name: self._objects[name] for name, why in reasons.items() if not why}
+        attached: dict[str, bool] = {}
+        if hopeful:
+            # Before the look at who is there: a child is seen as born, or as alive.
+            forked = self._forked(pids)
+            everything |= forked
+            segments = {name: one for name, one in hopeful.items() if one.segment}
+            if segments:
+                asked, attached = _ask_the_books(segments)
+                reasons |= asked
+            others = {
+                name: one
+                for name, one in hopeful.items()
+                if not one.segment and (forked or not self._only_by_fork(one, pids))
+            }
+            if others:
+                reasons |= _look_around(others, pids, first)
+        return {
+            name: one.judge(reasons[name], everything or attached.get(name, False))
+            for name, one in self._objects.items()
+        }
+
+    def _forked(self, pids: set[int]) -> bool:
+        """Whether one of the processes forked since the last look, or may have."""
+        if self._births is None:
+            self._births = Births()
+            return True
+        return self._births.forked(pids)
+
+    def _only_by_fork(self, one: SharedObject, pids: set[int]) -> bool:
+        """Whether nobody but a child can have come to an object since the last look."""
+        exact = self._births is not None and self._births.exact
+        return exact and one.inherited and one.trusted_with(pids)
+
+    def _answer(self, view: View, verdicts: Mapping[str, Verdict]) -> SharedPages:
+        size = self._page_size
+        dirty = always = data = extent = PageSet(size)
+        if not view.regions:
+            return SharedPages(dirty, dirty, dirty)
+        reasons: dict[int, str] = {}
+        windows = []
+        for vma, name in zip(view.regions, self._names[view.pid][1], strict=True):
+            verdict, shift = verdicts[name], vma.start - vma.offset
+            region = PageSet.from_ranges([(vma.start, vma.end)], size)
+            shown = region.shifted(-shift)
+            pages = (verdict.dirty & shown).shifted(shift)
+            dirty |= pages
+            extent |= region
+            data |= (verdict.data & shown).shifted(shift)
+            if verdict.reason:
+                always |= pages
+                reasons[vma.start] = verdict.reason
+            windows.append(Window(vma.start, vma.end, name, vma.offset))
+        return SharedPages(dirty, (view.known & extent) - data, always, reasons, tuple(windows))
+
+
+def _name(view: View, vma: Vma) -> str:
+    """Of what a region shows; where that cannot be told each region is by itself."""
+    return identity(view.tid, vma) or f"?{view.pid}:{vma.start:x}"
+
+
+def _reason_at_sight(name: str, one: SharedObject, unseen: Collection[tuple[int, ...]]) -> str:
+    """Why an object cannot be trusted whoever has it; "" if it may be."""
+    if one.huge:
         # fs/hugetlbfs/inode.c: punching a hole leaves mtime alone, and a hole that is read again
         # has as many blocks as before.
-        self._doubted.update((_key(vma), "huge pages whose holes leave no trace") for vma in huge)
-        self._doubted.update((_key(vma), "cannot be protected") for vma in refused)
-
-    def distrust(self) -> None:
-        """What was found last time was told to nobody: every object counts as changed."""
-        self._stamps.clear()
-
-    def reason(self, vma: Vma) -> str:
-        """Why a region is `always`; "" if it is tracked."""
-        return self._doubted.get(_key(vma), "")
-
-    def collect(self, written: PageSet, known: PageSet) -> SharedPages:
-        """One iteration. written: what the scan reported, known: what a consumer may hold."""
-        if not self._vmas:
-            empty = PageSet(self._page_size)
-            return SharedPages(empty, empty, empty)
-        self._doubt()
-        dirty: list[tuple[int, int]] = []
-        always: list[tuple[int, int]] = []
-        data: list[tuple[int, int]] = []
-        changed = {key: self._changed(key) for key in {_key(vma) for vma in self._vmas}}
-        for vma in self._vmas:
-            found = extents(self._tid, vma)
-            data += found
-            if _key(vma) in self._doubted:
-                always += found
-            elif changed[_key(vma)]:
-                dirty += found
-        size = self._page_size
-        has_data = PageSet.from_ranges(data, size)
-        listed = PageSet.from_ranges(always, size)
-        extent = PageSet.from_ranges(((vma.start, vma.end) for vma in self._vmas), size)
-        return SharedPages(
-            (written & has_data) | PageSet.from_ranges(dirty, size) | listed,
-            (known & extent) - has_data,
-            listed,
-        )
-
-    def _changed(self, key: Key) -> bool:
-        """Whether the object may have been changed other than through the mapping."""
-        vma = next(vma for vma in self._vmas if _key(vma) == key)
-        try:
-            status = os.stat(_path(self._tid, vma))
-        except OSError:
-            self._stamps[key] = None
-            return True
-        before = self._stamps.get(key)
-        stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
-        recent = max(stamp[0], stamp[1]) > time.time_ns() - _TICK_NS
-        self._stamps[key] = None if recent else stamp
-        return before != stamp
-
-    def _doubt(self) -> None:
-        """Finds objects that somebody else can write."""
-        trusted: dict[Key, list[Vma]] = {}
-        for vma in self._vmas:
-            if _key(vma) not in self._doubted:
-                trusted.setdefault(_key(vma), []).append(vma)
-        if not trusted:
-            return
-        identities: dict[tuple[int, int], Key] = {}
-        for key, vmas in trusted.items():
-            if _overlap(vmas):
-                self._doubted[key] = "mapped more than once"
-                continue
-            try:
-                status = os.stat(_path(self._tid, vmas[0]))
-            except OSError:
-                self._doubted[key] = "shared memory that we may not examine"
-                continue
-            identities[(status.st_dev, status.st_ino)] = key
-        self._look_around(identities)
-
-    def _look_around(self, identities: dict[tuple[int, int], Key]) -> None:
-        began = time.thread_time_ns()
-        for name in ["self", *filter(str.isdigit, os.listdir("/proc"))] if identities else ():
-            pid = os.getpid() if name == "self" else int(name)
-            reason = "open in the target" if pid == self._pid else f"shared with process {pid}"
-            try:
-                users = self._users(pid, identities)
-            except PermissionError:
-                users = list(identities)
-                reason = f"process {pid}, which may share it, may not be examined"
-            for identity in users:
-                self._doubted[identities.pop(identity)] = reason
-            if not identities:
-                return
-            if time.thread_time_ns() - began > _LOOK_NS:
-                for key in identities.values():
-                    self._doubted[key] = "too many processes to look for other users"
-                return
-
-    def _users(self, pid: int, identities: dict[tuple[int, int], Key]) -> list[tuple[int, int]]:
-        """Those of the objects that a process has open, or maps (but for the target's own map).
-
-        Raises PermissionError.
-        """
-        found = []
-        try:
-            for fd in os.listdir(f"/proc/{pid}/fd"):
-                try:
-                    status = os.stat(f"/proc/{pid}/fd/{fd}")
-                except FileNotFoundError:
-                    continue
-                if (status.st_dev, status.st_ino) in identities:
-                    found.append((status.st_dev, status.st_ino))
-            if pid != self._pid:
-                with open(f"/proc/{pid}/maps", "rb") as file:
-                    maps = file.read()
-                for identity, (major, minor, inode) in identities.items():
-                    if b" %02x:%02x %d " % (major, minor, inode) in maps:
-                        found.append(identity)
-        except (FileNotFoundError, ProcessLookupError):
-            pass  # it ended: its mappings and descriptors are gone too
-        return list(dict.fromkeys(found))
+        return "huge pages whose holes leave no trace"
+    place = one.place()
+    if place is None or name.startswith("?"):
+        return "shared memory that we may not examine"
+    if place.number in unseen:
+        return "mapped by the target where writes to it cannot be seen"
+    return "a file that any process may open by its name" if place.links else ""
 
 
-def _path(tid: int, vma: Vma) -> str:
-    return f"/proc/{tid}/map_files/{vma.start:x}-{vma.end:x}"
+def _look_around(objects: Mapping[str, SharedObject], pids: set[int], first: int) -> dict[str, str]:
+    """Reasons, of the objects that somebody else maps or has open."""
+    wanted: dict[neighbours.Place, neighbours.Wanted] = {}
+    names: dict[neighbours.Place, list[str]] = {}
+    for name, one in objects.items():
+        if place := one.place():
+            key = place.device, place.inode
+            wanted[key] = neighbours.Wanted(place.number, one.made())
+            names.setdefault(key, []).append(name)
+    found = neighbours.look(wanted, pids, first)
+    return {name: why for key, why in found.items() for name in names[key]}
 
 
-def extents(tid: int, vma: Vma) -> list[tuple[int, int]]:
-    """Ranges of the region whose pages exist in the object; all of it where unknown."""
-    try:
-        fd = os.open(_path(tid, vma), os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return [(vma.start, vma.end)]
-    found = []
-    try:
-        at, stop = vma.offset, vma.offset + vma.end - vma.start
-        while at < stop:
-            start = os.lseek(fd, at, os.SEEK_DATA)
-            if start >= stop:
-                break
-            at = min(os.lseek(fd, start, os.SEEK_HOLE), stop)
-            found.append((vma.start + start - vma.offset, vma.start + at - vma.offset))
-    except OSError as error:
-        # ENXIO: no data behind `at`, as lseek(2) has it. Anything else: it cannot tell.
-        if error.errno != errno.ENXIO:
-            return [(vma.start, vma.end)]
-    finally:
-        os.close(fd)
-    return found
-
-
-def _key(vma: Vma) -> Key:
-    return (*vma.device, vma.inode)
-
-
-def _overlap(vmas: Sequence[Vma]) -> bool:
-    """Whether two of the regions show the same part of the object."""
-    parts = sorted((vma.offset, vma.offset + vma.end - vma.start) for vma in vmas)
-    return any(b[0] < a[1] for a, b in pairwise(parts))
+def _ask_the_books(segments: Mapping[str, SharedObject]) -> tuple[dict[str, str], dict[str, bool]]:
+    """Reasons, of the segments that others are attached to; and whose books have moved."""
+    books = sysv.read()
+    reasons, moved = {}, {}
+    for name, one in segments.items():
+        ours = all(sysv.same_namespace(view.tid) for view, _ in one.views)
+        book = books.get(one.some[1].inode) if ours else None
+        moved[name] = one.attached(book.stamp if book else None)
+        if book is None:
+            reasons[name] = "a SysV segment of an IPC namespace that is not ours"
+        elif book.attached != len(one.views):
+            reasons[name] = "a SysV segment that others are attached to"
+    return reasons, moved

@@ -6,47 +6,73 @@ still: what is populated now is exact until the thaw, and it is attached to in t
 
     maps -----> Space (what the kernel would refuse to register is guessed)
     pagemap --> what is populated           --> Collection: all dirty
-    objects --> extents of shared memory
+    View    --> SharedPages, of the session
 """
 
 from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 from ..model.pageset import PageSet
 from ..model.region import Region, Tracking
 from ..native import scan
 from ..native.layout import SHARED, WRITE, Layout
+from .object import View
 from .pinned import Pins
 from .registrar import Refused
-from .shared import extents
+from .shared import SharedPages
 from .space import Space
 from .tracker import Collection
 from .untracked import Judge, in_swap, populated
 
 
-def take(pid: int, tid: int, page_size: int) -> Collection:
-    """All pages of the frozen process `pid`; tid: a live thread of it. Raises OSError."""
-    with ExitStack() as stack:
-        maps, mem, pagemap = (
-            stack.enter_context(_opened(f"/proc/{tid}/{name}"))
-            for name in ("maps", "mem", "pagemap")
+class Snapshot:
+    """All pages of the frozen process `pid`; tid: a live thread of it. Raises OSError.
+
+    view: what the session has to say something about before `finish()`.
+    """
+
+    def __init__(self, pid: int, tid: int, page_size: int) -> None:
+        self._page_size = page_size
+        with ExitStack() as stack:
+            maps, mem, pagemap = (
+                stack.enter_context(_opened(f"/proc/{tid}/{name}"))
+                for name in ("maps", "mem", "pagemap")
+            )
+            layout = Layout(maps)
+            layout.refresh()
+            limit = scan.limit(pagemap)
+            refused = [one for one in _refused(tid, layout) if one.vma.end <= limit]
+            self._space = space = Space(layout, refused, Judge(mem, tid), page_size, {})
+            self._dirty = _populated(pagemap, limit, space, page_size)
+            self._always = space.always
+            for region in space.always_if_populated:
+                self._always |= PageSet.from_ranges(populated(region, pagemap), page_size)
+        none = PageSet(page_size)
+        huge = [vma.start for vma, _ in space.shared_huge]
+        self.view = View(
+            pid, tid, space.shared_regions, huge, space.shared_unseen, none, space.shared, none
         )
-        layout = Layout(maps)
-        layout.refresh()
-        limit = scan.limit(pagemap)
-        refused = [one for one in _refused(tid, layout) if one.vma.end <= limit]
-        space = Space(layout, refused, Judge(mem, tid), page_size, {})
-        dirty = _populated(pagemap, limit, space, page_size)
-        always = space.always
-        for region in space.always_if_populated:
-            always |= PageSet.from_ranges(populated(region, pagemap), page_size)
-        shared = [run for vma in space.shared_regions for run in extents(tid, vma)]
-        dirty |= PageSet.from_ranges(shared, page_size) | always
-    return Collection(dirty, PageSet(page_size), always, lambda: _regions(space, page_size), {})
+
+    def finish(self, shared: SharedPages) -> Collection:
+        """What the process has. shared: the answer to the view."""
+        always = self._always | shared.always
+        return Collection(
+            self._dirty | shared.dirty | always,
+            PageSet(self._page_size),
+            always,
+            lambda: self._regions(shared.reasons),
+            {},
+            shared.windows,
+        )
+
+    def _regions(self, reasons: Mapping[int, str]) -> list[Region]:
+        # What is pinned needs no care of its own: everything is listed, again and again.
+        pins = Pins(PageSet(self._page_size))
+        return self._space.regions(Tracking.ASYNC, dict(reasons), pins)
 
 
 @contextmanager
@@ -56,11 +82,6 @@ def _opened(path: str) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def _regions(space: Space, page_size: int) -> list[Region]:
-    # What is pinned needs no care of its own: everything is listed, again and again.
-    return space.regions(Tracking.ASYNC, {}, Pins(PageSet(page_size)))
 
 
 def _refused(tid: int, layout: Layout) -> Iterator[Refused]:

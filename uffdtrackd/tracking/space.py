@@ -12,7 +12,8 @@ are more than private anonymous memory cost anything here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+from collections.abc import Collection
 
 from ..model.pageset import PageSet
 from ..model.region import Region, Tracking
@@ -29,7 +30,7 @@ class Space:
     def __init__(
         self,
         layout: Layout,
-        refused: Iterable[Refused],
+        refused: Collection[Refused],
         judge: Judge,
         page_size: int,
         huge_sizes: dict[tuple[int, int], int],
@@ -48,7 +49,10 @@ class Space:
         self.huge: list[tuple[Vma, int]] = []
         self.shared_regions: list[Vma] = []
         self.shared_huge: list[tuple[Vma, int]] = []  # a part of shared_regions
-        self.shared_refused: list[Vma] = []  # the same
+        # Writes through these are not seen, whoever else maps what they show. EPERM: none can be.
+        self.shared_unseen = [
+            one.vma for one in refused if one.vma.flags & SHARED and one.errno != errno.EPERM
+        ]
         self.aio = False  # whether there is a ring of asynchronous I/O (io_setup(2))
         files: list[tuple[int, int]] = []
         for vma in layout.special():
@@ -56,7 +60,6 @@ class Space:
             if untracked := self.untracked.get(vma.start):
                 if untracked.shared:
                     self.shared_regions.append(vma)
-                    self.shared_refused.append(vma)
             elif vma.flags & SHARED:
                 self.shared_regions.append(vma)
                 if (size := self._size_at(layout, vma)) > page_size:

@@ -29,10 +29,11 @@ from ..native.faults import Faults, enable_sync
 from ..native.protect import Swept, Vmas
 from . import stale
 from .huge import HugePages
-from .pinned import Pins
+from .object import View
+from .shared import SharedPages
 from .space import Space
 from .sync_registrar import SyncRegistrar
-from .tracker import Collection, Tracker
+from .tracker import Collection, Half, Tracker
 from .untracked import populated
 
 _TOP = (1 << 64) - (1 << 16)
@@ -55,6 +56,7 @@ class SyncTracker(Tracker):
         self._registrar = self._sync_registrar
         self._vmas: Vmas | None = None
         self._plain = self._none  # private, tracked, of small pages
+        self._to_protect = self._none  # between the halves of an iteration
         self._late = self._none  # refused to be protected
         self._lines_moved = True  # maps may have lines that nobody looked at
         self._unclean = self._none  # bits there may mean nothing
@@ -83,7 +85,7 @@ class SyncTracker(Tracker):
         super()._distrust()
         self._everything = True
 
-    def _iterate(self) -> Collection:
+    def _gather(self) -> tuple[Half, View]:
         everything, self._everything = self._everything, False
         before = self._faults.counts()
         swept, gone = self._look()
@@ -106,9 +108,15 @@ class SyncTracker(Tracker):
             discarded |= huge_gone
         always, given_back = self._always(space)
         discarded |= given_back
+        half = Half(dirty, discarded, always, gone, space, False, self._told(before.faults))
+        self._to_protect = written
+        open_to_writes = space.shared if everything else space.shared - clean
+        return half, self._view(space, open_to_writes, self._none)
+
+    def _finish(self, half: Half, shared: SharedPages) -> Collection:
+        dirty, discarded, always, gone, space, _, stats = half
+        written = self._to_protect
         if space.shared_regions:
-            open_to_writes = space.shared if everything else space.shared - clean
-            shared = self._shared.collect(open_to_writes, self._known.pages)
             written |= shared.dirty - shared.always
             dirty |= shared.dirty
             discarded |= shared.discarded
@@ -119,22 +127,18 @@ class SyncTracker(Tracker):
         dirty |= again
         always |= pinned
         self._protect(written & dirty)
-        self._known.update(dirty, discarded)
-        self._own_file_pages = (self._own_file_pages - discarded) | (dirty & space.private_files)
-        return self._told(dirty, discarded, always, pins, before.faults)
+        self._learn(dirty, discarded, space)
+        regions = self._regions(space, shared.reasons, pins)
+        return Collection(dirty, discarded, always, regions, stats, shared.windows)
 
-    def _told(
-        self, dirty: PageSet, discarded: PageSet, always: PageSet, pins: Pins, faults_before: int
-    ) -> Collection:
-        assert self._space is not None
+    def _told(self, faults_before: int) -> dict[str, int]:
         counts = self._faults.counts()
-        stats = {
+        return {
             "regions": len(self._layout),
             "faults": counts.faults - faults_before,
             "faults_total": counts.faults,
             "faults_at_once": counts.most,
         }
-        return Collection(dirty, discarded, always, self._regions(self._space, pins), stats)
 
     def _pages(self, runs: memoryview) -> PageSet:
         return PageSet.from_runs(runs, self._page_size)

@@ -11,7 +11,7 @@
             v
     what such a scan cannot say:  pages back to their file            native `reverted`
                                   huge pages zapped                   `huge`
-                                  holes and writers of shared memory  `shared`
+    View -> SharedPages           holes and writers of shared memory  `shared`, of the session
                                   writes to pinned pages              `pinned`
                                   regions that cannot be tracked      `untracked`
             v
@@ -29,11 +29,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..model.pageset import PageSet
-from ..model.region import Region, Tracking
+from ..model.region import Region, Tracking, Window
 from ..native import scan
 from ..native.collect import Collected, Collector
 from ..native.layout import Layout, Vma
@@ -41,9 +41,10 @@ from ..native.reverted import find_reverted
 from ..native.sweep import Sweep, Swept
 from .huge import HugePages
 from .known import Known
+from .object import View
 from .pinned import Pinned, Pins
 from .registrar import Registrar
-from .shared import SharedMemory
+from .shared import SharedPages
 from .space import Space
 from .untracked import Judge, populated
 
@@ -55,6 +56,19 @@ class Collection(NamedTuple):
     discarded: PageSet
     always: PageSet
     load_regions: Callable[[], Sequence[Region]]
+    stats: dict[str, int]
+    windows: tuple[Window, ...] = ()
+
+
+class Half(NamedTuple):
+    """An iteration before shared memory was looked at. lost: not mapped any more, or anew."""
+
+    dirty: PageSet
+    discarded: PageSet
+    always: PageSet
+    lost: PageSet
+    space: Space
+    swept: Swept | bool
     stats: dict[str, int]
 
 
@@ -82,7 +96,8 @@ class Tracker:
         self._registrar = Registrar(uffd, pagemap, limit, page_size)
         self._collector = Collector(pagemap, limit)
         self._huge = HugePages(pagemap, self._mem, page_size)
-        self._shared = SharedMemory(pid, tid, page_size)
+        self._pid, self._tid = pid, tid
+        self._half: Half | None = None
         self._pinned = Pinned(pid, tid, page_size)
         self._space: Space | None = None
         self._huge_sizes: dict[tuple[int, int], int] = {}
@@ -132,12 +147,22 @@ class Tracker:
         """The last collection was not told to anybody: the next lists everything."""
         self._complete = False
 
-    def iterate(self) -> Collection:
-        """One iteration. Raises NativeError: ESRCH when the address space is gone."""
+    def gather(self) -> View:
+        """The first half of an iteration: collects, and says what it found of shared memory.
+
+        Raises NativeError: ESRCH when the address space is gone.
+        """
         if not self._complete:
             self._distrust()
         self._complete = False
-        collection = self._iterate()
+        self._half, view = self._gather()
+        return view
+
+    def finish(self, shared: SharedPages) -> Collection:
+        """The second half. shared: the answer to the View. Raises NativeError."""
+        half, self._half = self._half, None
+        assert half is not None, "gather() first"
+        collection = self._finish(half, shared)
         self._complete = True
         return collection
 
@@ -145,9 +170,8 @@ class Tracker:
         """What was found before was told to nobody: the next iteration finds all of it again."""
         self._registrar.distrust()
         self._huge.distrust()
-        self._shared.distrust()
 
-    def _iterate(self) -> Collection:
+    def _gather(self) -> tuple[Half, View]:
         newly = gone = self._none
         swept = self._try_sweep()
         if not isinstance(swept, Swept):
@@ -181,8 +205,24 @@ class Tracker:
         always = space.always
         for region in space.always_if_populated:
             always |= PageSet.from_ranges(populated(region, self._pagemap), self._page_size)
+        lost = gone | newly
+        half = Half(dirty, discarded, always, lost, space, swept, self._stats(found))
+        return half, self._view(space, dirty, newly)
+
+    def _view(self, space: Space, written: PageSet, fresh: PageSet) -> View:
+        regions = space.shared_regions
+        if regions:
+            written, fresh = written & space.shared, fresh & space.shared
+            known = self._known.pages & space.shared
+        else:
+            written = fresh = known = self._none
+        huge = [vma.start for vma, _ in space.shared_huge]
+        unseen = space.shared_unseen
+        return View(self._pid, self._tid, regions, huge, unseen, written, fresh, known)
+
+    def _finish(self, half: Half, shared: SharedPages) -> Collection:
+        dirty, discarded, always, lost, space, swept, stats = half
         if space.shared_regions:
-            shared = self._shared.collect(dirty & space.shared, self._known.pages)
             dirty = (dirty - space.shared) | shared.dirty
             discarded = (discarded - space.shared) | shared.discarded
             always |= shared.always
@@ -190,13 +230,18 @@ class Tracker:
             dirty -= discarded
         if discarded or always is not space.always:
             dirty |= always
-        lost = gone | newly
         if lost:
             discarded |= (self._known.pages & lost) - dirty
         again, pinned, pins = self._written_unseen(dirty, discarded, space, swept)
         if again:
             dirty |= again
             always |= pinned
+        self._learn(dirty, discarded, space)
+        regions = self._regions(space, shared.reasons, pins)
+        return Collection(dirty, discarded, always, regions, stats, shared.windows)
+
+    def _learn(self, dirty: PageSet, discarded: PageSet, space: Space) -> None:
+        """What a consumer holds from now on."""
         if fresh := self._known.update(dirty, discarded):
             self._own_file_pages |= fresh & space.private_files
             # Mapped after maps was read: whoever unmaps it before the next reading is found out
@@ -204,7 +249,6 @@ class Tracker:
             self._unsettled |= bool(fresh - space.mapped)
         if discarded:
             self._own_file_pages -= discarded
-        return Collection(dirty, discarded, always, self._regions(space, pins), self._stats(found))
 
     def _try_sweep(self) -> Swept | bool:
         """A whole collection in one call if nothing is new; else whether maps changed."""
@@ -248,8 +292,6 @@ class Tracker:
         # A mapping that came between the reading of maps and the scan was reported before anybody
         # knew that a file is behind it.
         self._own_file_pages = self._known.pages & space.private_files
-        huge = [vma for vma, _ in space.shared_huge]
-        self._shared.set_regions(space.shared_regions, huge, space.shared_refused)
         return space
 
     def _populated(self, where: PageSet, space: Space) -> PageSet:
@@ -305,9 +347,10 @@ class Tracker:
         own = self._own_file_pages.runs
         return find_reverted(self._pagemap, own, swap_types=self._sees_swap_types)
 
-    def _regions(self, space: Space, pins: Pins) -> Callable[[], Sequence[Region]]:
-        reasons = {vma.start: self._shared.reason(vma) for vma in space.shared_regions}
-        return lambda: space.regions(self.backend, reasons, pins)
+    def _regions(
+        self, space: Space, reasons: Mapping[int, str], pins: Pins
+    ) -> Callable[[], Sequence[Region]]:
+        return lambda: space.regions(self.backend, dict(reasons), pins)
 
     def _stats(self, found: Collected) -> dict[str, int]:
         return {

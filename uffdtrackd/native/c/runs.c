@@ -151,6 +151,12 @@ int ut_runs_equal(const uint64_t *a, uint64_t na, const uint64_t *b, uint64_t nb
 	return na == nb && memcmp(a, b, na * 2 * sizeof(*a)) == 0;
 }
 
+void ut_runs_shift(const uint64_t *runs, uint64_t n, uint64_t by, uint64_t *out)
+{
+	for (uint64_t i = 0; i < 2 * n; i++)
+		out[i] = runs[i] + by;
+}
+
 uint64_t ut_runs_bytes(const uint64_t *runs, uint64_t n)
 {
 	uint64_t bytes = 0;

@@ -1,0 +1,104 @@
+"""What is behind a shared mapping: one object, however many mappings and processes show it.
+
+    /proc/TID/map_files/START-END --> identity   which object         (name_to_handle_at(2))
+                                  --> status     mtime, size, links   (stat(2))
+                                  --> extents    what of it exists    (SEEK_DATA, lseek(2))
+                                  --> zero pages, by reading the file
+
+map_files opens the very object, deleted or nameless as it may be; it needs
+CAP_CHECKPOINT_RESTORE (proc_pid_map_files(5)). The object is opened for a moment only: an open
+descriptor would keep the memory of an object that the target has given up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from ..model.pageset import PageSet
+from ..native import object as native
+from ..native.error import NativeError
+from ..native.layout import Vma
+
+# Bytes of an object that have a hint for the search for a word that is not zero: 16 MiB of
+# hints. What lies behind is searched from its first word.
+_HINTED = 32 << 30
+
+
+def path_of(tid: int, vma: Vma) -> str:
+    return f"/proc/{tid}/map_files/{vma.start:x}-{vma.end:x}"
+
+
+def identity(tid: int, vma: Vma) -> str:
+    """A name for the object that no other object has; "" where there is none to be had."""
+    try:
+        name = native.handle(path_of(tid, vma))
+    except NativeError:
+        return ""
+    major, minor = vma.device
+    return f"{major:x}:{minor:x}:{vma.inode}:{name.hex()}"
+
+
+def born(tid: int, vma: Vma) -> int:
+    """When the object was made, in ns since 1970; 0 where that is not known."""
+    return native.born_ns(path_of(tid, vma))
+
+
+class Backing:
+    """The object behind a mapping, open. `with` it. Raises OSError if it cannot be opened."""
+
+    def __init__(self, tid: int, vma: Vma) -> None:
+        self._fd = os.open(path_of(tid, vma), os.O_RDONLY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
+
+    def status(self) -> os.stat_result:
+        return os.fstat(self._fd)
+
+    def data(self, start: int, end: int) -> list[tuple[int, int]]:
+        """What exists of the bytes [start, end) of the object; all of it where it cannot tell."""
+        try:
+            return list(self._data(start, end))
+        except OSError:
+            return [(start, end)]
+
+    def zero(self, pages: PageSet, hints: bytearray) -> PageSet:
+        """Those of the pages that are all zero. pages: in bytes into the object.
+
+        hints: kept by the caller for the next time, grown here. Raises NativeError (ENOMEM).
+        """
+        if not pages:
+            return pages
+        size = pages.page_size
+        wanted = min(pages.runs[-1], _HINTED) // size * 2
+        if len(hints) < wanted:
+            hints.extend(bytes(wanted - len(hints)))
+        return PageSet.from_runs(native.zero_pages(self._fd, pages.runs, hints), size)
+
+    def _data(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        at = start
+        while at < end:
+            try:
+                at = os.lseek(self._fd, at, os.SEEK_DATA)
+            except OSError as error:
+                # ENXIO: no data behind `at`, as lseek(2) has it.
+                if error.errno == errno.ENXIO:
+                    return
+                raise
+            if at >= end:
+                return
+            stop = min(os.lseek(self._fd, at, os.SEEK_HOLE), end)
+            yield at, stop
+            at = stop

@@ -1,0 +1,71 @@
+"""Did a process fork since we last looked? Its children may have come, written, and gone.
+
+the connector, where the kernel lets us listen     who forked, exactly
+else the count of all forks, /proc/stat            somebody on the machine forked, or nobody
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from contextlib import suppress
+
+from . import procfs
+from .connector import Connector
+
+
+class Births:
+    """Counts from when it was made. `close()` it."""
+
+    def __init__(self) -> None:
+        self._connector: Connector | None = None
+        with suppress(OSError):  # then /proc/stat has to do
+            self._connector = Connector()
+        self._count = _forks_so_far()
+
+    @property
+    def exact(self) -> bool:
+        """Whether it knows who forked, not only that somebody did."""
+        return self._connector is not None
+
+    def forked(self, pids: Collection[int]) -> bool:
+        """Whether one of the processes forked since last asked; True where that is not known."""
+        count, self._count = self._count, _forks_so_far()
+        if self._connector is None:
+            return count < 0 or count != self._count
+        births = self._connector.births()
+        if births is None:
+            return True
+        parents = {parent for parent, _ in births}
+        if parents and not parents.isdisjoint(pids):
+            return True
+        # clone(CLONE_PARENT) makes a child of the caller's parent; ours are known to be others.
+        return bool((parents - {os.getpid()}) & _parents(pids)) if parents else False
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._connector is not None:
+            self._connector.close()
+            self._connector = None
+
+
+def _parents(pids: Collection[int]) -> set[int]:
+    found = set()
+    for pid in pids:
+        try:
+            found.add(procfs.read_stat(pid).ppid)
+        except ProcessLookupError:
+            continue
+    return found
+
+
+def _forks_so_far() -> int:
+    """Forks since boot, threads included (proc_stat(5)); -1 where that cannot be read."""
+    try:
+        with open("/proc/stat", "rb") as file:
+            for line in file:
+                if line.startswith(b"processes "):
+                    return int(line.split()[1])
+    except OSError:
+        pass
+    return -1

@@ -1,0 +1,121 @@
+"""Who else can write a shared object: every process that has it open, or maps it.
+
+    for each process of /proc    open: /proc/PID/fd, by stat(2)
+                                 mapped: /proc/PID/maps, but for those whose page tables we track
+    for a SysV segment           nothing of this: it counts its mappings itself (`sysv`)
+
+One look serves all objects of a session. It costs a pass over /proc; where that is slow or
+refused, whoever was not looked at may share everything. But for memory that only fork(2) passes
+on: who was there before it was made by one of us is no child of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from . import procfs
+
+# A look may take this much of a CPU, however busy the machine is; beyond, we stop trusting.
+LOOK_NS = 20_000_000
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+Place = tuple[int, int]
+"""st_dev, st_ino."""
+
+
+class Wanted(NamedTuple):
+    """An object to look for. number: (major, minor, inode) in maps.
+
+    made: nothing but fork(2) passes it on, and then: the time that it was made by a process of the
+    session, in clock ticks after boot. Who is older than that cannot have it, examined or not.
+    """
+
+    number: tuple[int, int, int]
+    made: int | None
+
+
+def look(
+    objects: Mapping[Place, Wanted], tracked: Collection[int], target: int
+) -> dict[Place, str]:
+    """The objects that somebody else can write, or may, with the reason.
+
+    tracked: pids whose mappings are no concern. target: pid of the first of them.
+    """
+    wanted = dict(objects)
+    found: dict[Place, str] = {}
+    began = time.thread_time_ns()
+    for name in ["self", *filter(str.isdigit, os.listdir("/proc"))] if wanted else ():
+        pid = os.getpid() if name == "self" else int(name)
+        users: dict[Place, str] = {}
+        try:
+            mapped = set() if pid in tracked else _mapped(pid, wanted)
+            users |= dict.fromkeys(mapped, f"shared with process {pid}")
+            where = "the target" if pid == target else f"process {pid}"
+            users |= dict.fromkeys(_opened(pid, wanted), f"open in {where}")
+        except PermissionError:
+            why = f"process {pid}, which may share it, may not be examined"
+            users = dict.fromkeys(_possible(pid, wanted), why)
+        for place in users:
+            del wanted[place]
+        found |= users
+        if not wanted:
+            break
+        if time.thread_time_ns() - began > LOOK_NS:
+            return found | dict.fromkeys(wanted, "too many processes to look for other users")
+    return found
+
+
+def ticks_after_boot(time_ns: int) -> int:
+    """A time in ns since 1970 as start times of processes are counted (proc_pid_stat(5))."""
+    ago = time.time_ns() - time_ns
+    return (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - ago) * _TICKS // 1_000_000_000
+
+
+def _possible(pid: int, wanted: Mapping[Place, Wanted]) -> list[Place]:
+    """What a process that may not be examined may share."""
+    try:
+        start = procfs.read_stat(pid).start_time
+    except ProcessLookupError:
+        return []
+    # A second more, for clocks that are set.
+    return [
+        place for place, one in wanted.items() if one.made is None or start + _TICKS >= one.made
+    ]
+
+
+def _opened(pid: int, wanted: Mapping[Place, object]) -> set[Place]:
+    """Those of the objects that a process has open; none if it has ended."""
+    found = set()
+    try:
+        for fd in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                status = os.stat(f"/proc/{pid}/fd/{fd}")
+            except FileNotFoundError:
+                continue
+            if (place := (status.st_dev, status.st_ino)) in wanted:
+                found.add(place)
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    return found
+
+
+def _mapped(pid: int, wanted: Mapping[Place, Wanted]) -> set[Place]:
+    """Those of the objects that a process maps, not privately."""
+    try:
+        with open(f"/proc/{pid}/maps", "rb") as file:
+            maps = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+    found = set()
+    for place, one in wanted.items():
+        name = b" %02x:%02x %d " % one.number
+        # perms are the second word, offset the third, then comes what we look for.
+        if name in maps and any(
+            name in line and line.split(None, 2)[1].endswith(b"s") for line in maps.splitlines()
+        ):
+            found.add(place)
+    return found

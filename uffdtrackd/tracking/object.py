@@ -1,0 +1,209 @@
+"""One shared object, from one iteration to the next: what of it is dirty, in offsets.
+
+shown now, by whom      against  shown at the last look   --> what came, what went: dirty
+written, in every View                                    --> dirty
+doubt now, or last time                                   --> all of it is dirty
+mtime moved             and nobody wrote                  --> all of it is dirty
+                        else: clean, and all zero now     --> dirty, unless it was so before
+data extents                                              --> the rest does not exist
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..model.pageset import PageSet
+from ..native.layout import Vma
+from . import procfs
+from .backing import Backing, born, path_of
+from .neighbours import ticks_after_boot
+
+# mtime moves with the timer tick, 10 ms at the slowest (CONFIG_HZ=100): a change in the tick of
+# our last look leaves no trace of its own.
+_TICK_NS = 50_000_000
+
+# Nothing but fork(2) passes such memory on: it has no name, and nobody ever had it open.
+_INHERITED = "/dev/zero (deleted)"
+_SYSV = "/SYSV"
+
+Shown = dict[tuple[int, int], PageSet]
+"""Offsets by (pid, start of a mapping minus its offset)."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What one address space says of its shared regions in one iteration.
+
+    regions: shared and writable. huge: starts of those in huge pages. unseen: more such regions,
+    writes to which its page tables do not tell. written: what the scan reported in `regions`.
+    fresh: pages of which nothing was known before. known: what a consumer holds. tid: a live
+    thread of the process.
+    """
+
+    pid: int
+    tid: int
+    regions: Sequence[Vma]
+    huge: Collection[int]
+    unseen: Sequence[Vma]
+    written: PageSet
+    fresh: PageSet
+    known: PageSet
+
+
+class Verdict(NamedTuple):
+    """Offsets: dirty, and those that exist. reason: why dirty is all of them every time."""
+
+    dirty: PageSet
+    data: PageSet
+    reason: str
+
+
+class Place(NamedTuple):
+    """What a process that has it open, or maps it, shows of an object.
+
+    links: how many names it has. number: in maps, (major, minor, inode).
+    """
+
+    device: int
+    inode: int
+    links: int
+    number: tuple[int, int, int]
+
+
+class SharedObject:
+    """views: who shows it in this iteration, and where; the owner sets it."""
+
+    def __init__(self, page_size: int) -> None:
+        self.views: list[tuple[View, Vma]] = []
+        self._none = PageSet(page_size)
+        self._shown: Shown = {}
+        self._doubted = False
+        self._stamp: tuple[int, int] | None = None
+        self._settled = False
+        self._books: tuple[int, ...] | None = None
+        self._zero = self._none  # were zero when last listed, and have been clean since
+        self._hints = bytearray()
+
+    @property
+    def some(self) -> tuple[View, Vma]:
+        """A mapping of it; any will do."""
+        return self.views[0]
+
+    @property
+    def inherited(self) -> bool:
+        return self.some[1].name == _INHERITED
+
+    def made(self) -> int | None:
+        """When one of the processes made it, in clock ticks after boot, if it passes by fork(2).
+
+        None where that is not known: it may be older than all of them, and come from a parent.
+        """
+        if not self.inherited:
+            return None
+        view, vma = self.some
+        born_ns = born(view.tid, vma)
+        made = ticks_after_boot(born_ns)
+        for pid in {view.pid for view, _ in self.views}:
+            try:
+                if born_ns and procfs.read_stat(pid).start_time < made:
+                    return made
+            except ProcessLookupError:
+                continue
+        return None
+
+    @property
+    def segment(self) -> bool:
+        """Whether it is a SysV segment; its id is the inode then (ipc/shm.c)."""
+        return self.some[1].name.startswith(_SYSV)
+
+    @property
+    def huge(self) -> bool:
+        return any(vma.start in view.huge for view, vma in self.views)
+
+    def place(self) -> Place | None:
+        """None where we may not look at it."""
+        view, vma = self.some
+        try:
+            status = os.stat(path_of(view.tid, vma))
+        except OSError:
+            return None
+        number = (*vma.device, vma.inode)
+        return Place(status.st_dev, status.st_ino, status.st_nlink, number)
+
+    def trusted_with(self, pids: Collection[int]) -> bool:
+        """Whether it was trusted at the last look, with these processes and no others."""
+        trusted = bool(self._shown) and not self._doubted
+        return trusted and all(pid in pids for pid, _ in self._shown)
+
+    def attached(self, stamp: tuple[int, ...] | None) -> bool:
+        """Whether somebody may have attached since the last look: the books moved."""
+        before, self._books = self._books, stamp
+        return stamp is None or stamp != before
+
+    def judge(self, reason: str, everything: bool) -> Verdict:
+        """One iteration. reason: why it cannot be trusted, "" if it can. everything: all of it may
+        have been written since the last look.
+        """
+        shown, written = self._look()
+        came, went = _without(shown, self._shown), _without(self._shown, shown)
+        everything |= self._doubted or bool(reason)
+        self._shown, self._doubted = shown, bool(reason)
+        extent = self._union(shown.values())
+        view, vma = self.some
+        try:
+            with Backing(view.tid, vma) as backing:
+                stamp = backing.status()  # before the rest: what is later moves it once more
+                ranges = (run for start, end in extent for run in backing.data(start, end))
+                data = PageSet.from_ranges(ranges, self._none.page_size)
+                written &= data
+                moved, unsure = self._moved(stamp)
+                if everything or (moved and not written):
+                    dirty = data
+                else:
+                    dirty = data & self._union([written, *came, *went])
+                self._zero -= dirty
+                if unsure and (clean := data - dirty):
+                    zero = backing.zero(clean, self._hints)
+                    dirty |= zero - self._zero
+                    self._zero = zero
+        except OSError:
+            self._stamp, self._zero = None, self._none
+            return Verdict(extent, extent, reason)
+        return Verdict(dirty, data, reason)
+
+    def _look(self) -> tuple[Shown, PageSet]:
+        """What is shown, and what of it was written or is fresh."""
+        size = self._none.page_size
+        shown: Shown = {}
+        written = self._none
+        for view, vma in self.views:
+            shift = vma.start - vma.offset
+            region = PageSet.from_ranges([(vma.start, vma.end)], size)
+            key, offsets = (view.pid, shift), region.shifted(-shift)
+            shown[key] = shown[key] | offsets if key in shown else offsets
+            written |= ((view.written | view.fresh) & region).shifted(-shift)
+        return shown, written
+
+    def _moved(self, status: os.stat_result) -> tuple[bool, bool]:
+        """Whether mtime moved since the last look; whether it did, or may have."""
+        before, settled = self._stamp, self._settled
+        self._stamp = status.st_mtime_ns, status.st_size
+        self._settled = status.st_mtime_ns <= time.time_ns() - _TICK_NS
+        moved = before != self._stamp
+        return moved, moved or not settled
+
+    def _union(self, sets: Iterable[PageSet]) -> PageSet:
+        found = self._none
+        for one in sets:
+            found |= one
+        return found
+
+
+def _without(shown: Shown, other: Shown) -> list[PageSet]:
+    """What `shown` shows and `other` does not."""
+    found = [pages - other[key] if key in other else pages for key, pages in shown.items()]
+    return [pages for pages in found if pages]
