@@ -56,9 +56,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     asked = metafunc.config.getoption("--backend")
     both = metafunc.definition.get_closest_marker("both_backends") is not None
-    names = {None: ("async", "sync") if both else ("async",), "both": ("async", "sync")}
+    usual = ("async", "sync") if both else ("async",)
+    names = {None: usual, "both": ("async", "sync")}.get(asked, (asked,))
+    if metafunc.definition.get_closest_marker("sync_only") is not None:
+        names = () if asked == "async" else ("sync",)
     metafunc.fixturenames.append("backend")
-    metafunc.parametrize("backend", names.get(asked, (asked,)), indirect=True)
+    metafunc.parametrize("backend", names, indirect=True)
 
 
 @pytest.fixture

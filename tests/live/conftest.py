@@ -1,7 +1,9 @@
-"""Fixtures of the row tests: a puppet, a puppet under a session, huge pages."""
+"""Fixtures of live tests: a puppet, one under a session, huge pages, a frozen control group."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,3 +41,32 @@ def huge_pages() -> Iterator[None]:
         yield
     finally:
         setting.write_text(str(before))
+
+
+@pytest.fixture
+def frozen_group(tmp_path: Path) -> Iterator[Callable[[int], None]]:
+    """A cgroup (v2) of its own: call it with a pid to move that in, then with 1 or 0 to freeze."""
+    root = tmp_path / "cgroup"
+    root.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "cgroup2", "none", root], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"no cgroup v2 can be mounted: {mounted.stderr.strip()}")
+    group = root / f"uffdtrackd-test-{os.getpid()}"
+    group.mkdir()
+
+    def freeze(what: int) -> None:
+        if what > 1:
+            (group / "cgroup.procs").write_text(str(what))
+            return
+        (group / "cgroup.freeze").write_text(str(what))
+        while f"frozen {what}" not in (group / "cgroup.events").read_text():
+            os.sched_yield()
+
+    yield freeze
+    freeze(0)
+    for pid in (group / "cgroup.procs").read_text().split():
+        (root / "cgroup.procs").write_text(pid)
+    group.rmdir()
+    subprocess.run(["umount", root], check=True)

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import os
 import resource
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -122,35 +120,6 @@ def test_waits_for_a_moment(spawn: Spawn) -> None:
     assert 0.2 <= time.monotonic() - began < 5
     injected(target.pid)
     assert tracer(target.pid) == 0
-
-
-@pytest.fixture
-def frozen_group(tmp_path: Path) -> Iterator[Callable[[int], None]]:
-    """A cgroup (v2) of its own: call it with a pid to move that in, then with 1 or 0 to freeze."""
-    root = tmp_path / "cgroup"
-    root.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "cgroup2", "none", root], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"no cgroup v2 can be mounted: {mounted.stderr.strip()}")
-    group = root / f"uffdtrackd-test-{os.getpid()}"
-    group.mkdir()
-
-    def freeze(what: int) -> None:
-        if what > 1:
-            (group / "cgroup.procs").write_text(str(what))
-            return
-        (group / "cgroup.freeze").write_text(str(what))
-        while f"frozen {what}" not in (group / "cgroup.events").read_text():
-            os.sched_yield()
-
-    yield freeze
-    freeze(0)
-    for pid in (group / "cgroup.procs").read_text().split():
-        (root / "cgroup.procs").write_text(pid)
-    group.rmdir()
-    subprocess.run(["umount", root], check=True)
 
 
 @both

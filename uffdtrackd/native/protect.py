@@ -26,6 +26,20 @@ class Vmas:
         return cls(words, lib.ut_layout_pairs(layout.c, gone, len(skipped) // 2, words))
 
 
+def register_whole(uffd: int, layout: Layout, start: int, end: int) -> memoryview | None:
+    """UFFDIO_REGISTER of bytes [start, end), without leaving a VMA in two pieces.
+
+    Returns what had to be registered besides, as runs; None if nothing was done, for an end is
+    inside of a VMA. `layout` is refreshed. Raises NativeError as scan.register().
+    """
+    also = ffi.gc(lib.ut_regions_new(), lib.ut_regions_free)
+    error = new_error()
+    done = lib.ut_register_whole(uffd, layout.c, start, end, also, error)
+    if done < 0:
+        raise raised(error)
+    return as_runs(also) if done == 0 else None
+
+
 class Swept(NamedTuple):
     """Populated pages, as runs: without the bit, of a file or not, and with it.
 

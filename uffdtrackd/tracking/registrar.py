@@ -30,7 +30,7 @@ from ..native.error import NativeError
 from ..native.layout import SHARED, WRITE, Layout, Vma
 from . import stale
 
-_REFUSALS = (errno.EINVAL, errno.EPERM, errno.EBUSY)
+REFUSALS = (errno.EINVAL, errno.EPERM, errno.EBUSY)
 
 # A target that maps all the time always has something new: what is left is found next time,
 # and a frozen target cannot run away.
@@ -184,7 +184,7 @@ class Registrar:
             scan.register(self._uffd, vma.start, vma.end)
         except NativeError as error:
             # ENOMEM: no VMA there any more (fs/userfaultfd.c), the target was quicker.
-            if error.errno in _REFUSALS:
+            if error.errno in REFUSALS:
                 self.refused[vma.start] = Refused(vma, error.errno)
             elif error.errno != errno.ENOMEM:
                 raise
@@ -195,7 +195,7 @@ class Registrar:
         try:
             scan.register(self._uffd, low, high)
         except NativeError as error:
-            if error.errno not in (*_REFUSALS, errno.ENOMEM):
+            if error.errno not in (*REFUSALS, errno.ENOMEM):
                 raise
             return False
         return True

@@ -21,6 +21,8 @@ object has it, and a marker put in its place says from then on that it is clean.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ..model.pageset import PageSet
 from ..model.region import Tracking
 from ..native import protect, scan
@@ -73,13 +75,19 @@ class SyncTracker(Tracker):
     def close(self) -> None:
         """Takes all protection off, then ends the handler: nobody may be left waiting for it."""
         if self._maps >= 0:
-            self._sync_registrar.unregister()
+            # Not by unregistering: that may split mappings. Closing the descriptor does not,
+            # but leaves bits behind before Linux 6.8.10, which keep huge pages from forming.
+            with suppress(NativeError):
+                self._layout.refresh()
+                self._unprotect(self._pages(self._layout.mapped()))
             self._faults.stop()
         super().close()
 
     def register(self) -> None:
         """Registers what is there now, so that a refusal shows at once. Raises NativeError."""
-        self._look()
+        # Only between borders that were there before is registered: see `sync_registrar`.
+        for _ in range(2):
+            self._look()
 
     def _distrust(self) -> None:
         super()._distrust()
@@ -149,7 +157,7 @@ class SyncTracker(Tracker):
         if self._vmas is None or changed:
             self._choose_vmas()
         swept = self._sweep()
-        missing = self._late | self._pages(swept.unregistered)
+        missing = self._late | self._pages(swept.unregistered) | self._sync_registrar.postponed
         if changed or self._lines_moved:
             missing |= self._sync_registrar.new_lines(self._layout)
             self._lines_moved = False
@@ -183,11 +191,11 @@ class SyncTracker(Tracker):
     def _register(self, missing: PageSet, swept: Swept) -> Swept:
         """Registers, and takes off the bits that were there before. Returns the pages anew."""
         text = self._layout.text()
-        self._sync_registrar.register(self._layout, missing)
+        also = self._sync_registrar.register(self._layout, missing)
         self._lines_moved = True
         self._choose_vmas()
         swallowed = PageSet.from_ranges(stale.swallowed(text, self._layout.text()), self._page_size)
-        unclean = self._unclean | self._pages(swept.unregistered) | swallowed
+        unclean = self._unclean | self._pages(swept.unregistered) | swallowed | also
         if not unclean:
             return swept
         self._unclean = self._unprotect(unclean)

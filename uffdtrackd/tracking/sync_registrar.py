@@ -9,24 +9,39 @@ it tells nothing, and before Linux 6.7 there is none. So what may be new is
 
 Nothing depends on finding all of it at once. Pages of a VMA that is not registered have no bit,
 and are listed in every iteration until it is.
+
+That leaves time to be careful. Every mapping of a file is a border here, and mappings of files
+come and go. A gap is registered only between borders that two looks have seen, and c/register.c
+looks a third and a fourth time.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
+import errno
 
 from ..model.pageset import PageSet
+from ..native import scan
 from ..native.error import NativeError
-from ..native.faults import unregister
 from ..native.layout import SHARED, Layout, Vma
-from .registrar import Refused, Registrar
+from ..native.protect import register_whole
+from .registrar import REFUSALS, Refused, Registrar
 from .untracked import is_shared_memory
 
 
 class SyncRegistrar(Registrar):
-    """Registers one address space, from outside, for synchronous protection."""
+    """Registers one address space, from outside, for synchronous protection.
 
-    _lines: frozenset[bytes] = frozenset()
+    postponed: what could not be registered safely yet.
+    """
+
+    def __init__(self, uffd: int, pagemap: int, limit: int, page_size: int) -> None:
+        super().__init__(uffd, pagemap, limit, page_size)
+        self._none = self.postponed = PageSet(page_size)
+        self._also = self._none
+        self._layout: Layout | None = None
+        self._lines: frozenset[bytes] = frozenset()
+        self._old: frozenset[Refused] = frozenset()  # refused already in an earlier look
+        self._young: set[int] = set()  # borders of those that are not
 
     def new_lines(self, layout: Layout) -> PageSet:
         """What maps shows now and did not when it was last looked at by this."""
@@ -42,25 +57,66 @@ class SyncRegistrar(Registrar):
         self._forget_refused(layout)
         return list(self.refused.values())
 
-    def register(self, layout: Layout, missing: PageSet) -> None:
-        """Registers what can be of `missing`; `layout` is refreshed. Raises NativeError."""
-        self._forget_refused(layout)
+    def register(self, layout: Layout, missing: PageSet) -> PageSet:
+        """Registers what can be of `missing` and of what was postponed.
+
+        Returns what was registered that is not of it. layout: it is refreshed. Raises NativeError.
+        """
+        layout.refresh()
+        self._layout = layout
+        self._old = frozenset(self.still_refused(layout))
+        self._young = set()
+        wanted, self.postponed = missing | self.postponed, self._none
         reachable = PageSet.from_ranges([(self._lowest, self._limit)], self._page_size)
         done = 0
-        for start, end in (missing & reachable) - self._refused_ranges():
+        for start, end in (wanted & reachable) - self._refused_ranges():
             if end > done:
                 done = self._register_around(start, end, layout)
         layout.refresh()
+        also, self._also = self._also, self._none
+        return also
 
-    def unregister(self) -> None:
-        """Takes everything back, whatever of it is still there."""
-        at = self._lowest
-        for refused in [*sorted(one.vma.start for one in self.refused.values()), self._limit]:
-            if at < refused:
-                # Where the layout has moved on, closing the descriptor does the same, later.
-                with suppress(NativeError):
-                    unregister(self._uffd, at, refused)
-            at = self.refused[refused].vma.end if refused in self.refused else refused
+    def _try_register(self, start: int, end: int) -> NativeError | None:
+        try:
+            scan.register(self._uffd, start, end)
+        except NativeError as error:
+            # ENOMEM: no VMA there any more (fs/userfaultfd.c), the target was quicker.
+            if error.errno not in (*REFUSALS, errno.ENOMEM):
+                raise
+            return error
+        return None
+
+    def _register_whole(self, start: int, end: int) -> NativeError | None:
+        assert self._layout is not None
+        try:
+            also = register_whole(self._uffd, self._layout, start, end)
+        except NativeError as error:
+            if error.errno not in (*REFUSALS, errno.ENOMEM):
+                raise
+            return error
+        if also is None:
+            self.postponed |= PageSet.from_ranges([(start, end)], self._page_size)
+        else:
+            self._also |= PageSet.from_runs(also, self._page_size)
+        return None
+
+    def _registered(self, low: int, high: int) -> bool:
+        if low >= high:
+            return True
+        if {low, high} & self._young:
+            self.postponed |= PageSet.from_ranges([(low, high)], self._page_size)
+            return True
+        return self._register_whole(low, high) is None
+
+    def _register_alone(self, vma: Vma) -> None:
+        # Nothing is done to what is refused, as most are: to look before can be saved.
+        error = self._try_register(vma.start, vma.end)
+        if error is None:
+            error = self._register_whole(vma.start, vma.end)
+        if error is not None and error.errno in REFUSALS:
+            one = self.refused[vma.start] = Refused(vma, error.errno)
+            if one not in self._old:
+                self._young |= {vma.start, vma.end}
 
     def _is_suspect(self, vma: Vma) -> bool:
         # Only anonymous and shared memory can be protected (mm/userfaultfd.c, Linux 6.6).

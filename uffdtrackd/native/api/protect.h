@@ -16,6 +16,15 @@
 uint64_t ut_layout_pairs(const struct ut_layout *layout, const uint64_t *skipped,
                          uint64_t count, uint64_t *out);
 
+/*
+ * UFFDIO_REGISTER of [start, end), whose ends are borders of VMAs as far as anybody
+ * knows; c/register.c says what is done about the rest. 0: done. 1: nothing was done, as
+ * an end is inside of a VMA now. -1: refused. *also: what had to be registered with it.
+ * The layout is refreshed.
+ */
+int ut_register_whole(int uffd, struct ut_layout *layout, uint64_t start, uint64_t end,
+                      struct ut_regions *also, struct ut_error *error);
+
 struct ut_swept {
 	struct ut_regions written;      /* populated, own content, no bit */
 	struct ut_regions written_file; /* the same, of a file or shared memory */
