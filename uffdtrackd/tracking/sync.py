@@ -154,6 +154,7 @@ class SyncTracker(Tracker):
     def _look(self) -> tuple[Swept, PageSet]:
         """Looks at all pages and registers what is new. Returns the pages, and what is gone."""
         changed = self._layout.refresh()
+        self._check_mapped()
         if self._vmas is None or changed:
             self._choose_vmas()
         swept = self._sweep()

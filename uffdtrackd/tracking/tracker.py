@@ -36,6 +36,7 @@ from ..model.pageset import PageSet
 from ..model.region import Region, Tracking, Window
 from ..native import scan
 from ..native.collect import Collected, Collector
+from ..native.error import NativeError
 from ..native.layout import Layout, Vma
 from ..native.reverted import find_reverted
 from ..native.sweep import Sweep, Swept
@@ -175,6 +176,7 @@ class Tracker:
         newly = gone = self._none
         swept = self._try_sweep()
         if not isinstance(swept, Swept):
+            self._check_mapped()
             newly, gone = self._update_layout(changed=swept)
         space = self._space
         assert space is not None  # _update_layout() made it
@@ -249,6 +251,12 @@ class Tracker:
             self._unsettled |= bool(fresh - space.mapped)
         if discarded:
             self._own_file_pages -= discarded
+
+    def _check_mapped(self) -> None:
+        """Nothing is mapped in an address space that exec() or exit has ended, and with nothing to
+        register no other call says so. Raises NativeError."""
+        if not len(self._layout):
+            raise NativeError("reading maps", errno.ESRCH)
 
     def _try_sweep(self) -> Swept | bool:
         """A whole collection in one call if nothing is new; else whether maps changed."""
