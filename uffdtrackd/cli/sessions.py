@@ -127,11 +127,16 @@ class Status:
         parser.add_argument(
             "session", metavar="SESSION", nargs="?", help="only this one (a name or a pid)"
         )
-        parser.add_argument("--json", action="store_true", help="one JSON object")
+        how = parser.add_mutually_exclusive_group()
+        how.add_argument("--json", action="store_true", help="one JSON object")
+        how.add_argument("--metrics", action="store_true", help="all sessions, as OpenMetrics text")
         remote.add_socket(parser)
 
     def run(self, args: argparse.Namespace, terminal: Terminal) -> int:
         with remote.daemon(args) as client:
+            if args.metrics:
+                terminal.out.write(client.metrics())
+                return 0
             word = args.session
             name = None if word is None else remote.session_name(client, word)
             found = client.call("status", session=name)

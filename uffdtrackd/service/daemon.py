@@ -18,16 +18,19 @@ import logging
 import socket
 import time
 from collections.abc import Coroutine
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from ..model.errors import LimitReached, NotPermitted, TrackError
-from . import methods, protocol, schema
+from . import journal, messages, methods, protocol, schema
 from .connection import Connection
+from .crowd import Crowd
 from .fdset import FdSet
 from .guest import Guest
 from .heartbeat import Heartbeat
 from .held import Held
 from .lease import Leases
+from .logs import Logs
 from .peer import peer_of
 from .policy import Policy
 from .registry import Registry
@@ -39,6 +42,8 @@ log = logging.getLogger(__name__)
 # Seconds between two looks around, and for which a client may not read what it asked for.
 _LOOK = 2.0
 _STALLED = 60.0
+# Seconds between two looks at the logs of sessions that ended.
+_PRUNE = 600.0
 
 
 class Daemon:
@@ -58,10 +63,12 @@ class Daemon:
         self.policy = policy or Policy()
         self.registry = registry or Registry(config, self.policy, heart=heart)
         self.leases = Leases()
+        self.logs = Logs(config.state_dir, config.log)
         self.version = version_text()
         self.started_ns = time.time_ns()
         self.requests = 0
         self.refused = 0
+        self._crowd = Crowd()
         self._guests: dict[Connection, Guest] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looker: asyncio.Task[None] | None = None
@@ -87,6 +94,7 @@ class Daemon:
     def reconfigure(self, config: Config) -> None:
         """Limits and defaults for what comes from here on."""
         self.config = self.registry.config = config
+        self.logs.config = config.log
 
     def start(self) -> None:
         """Begins to look around now and then."""
@@ -105,7 +113,9 @@ class Daemon:
         limits = self.config.limits
         own = sum(one.peer.uid == peer.uid for one in self._guests.values())
         if own > limits.connections or len(self._guests) > limits.connections_total:
-            log.warning("refused pid %d of %s: %d connections", peer.pid, peer.user, own - 1)
+            self._crowd.add(
+                peer.uid, f"refused pid {peer.pid} of {peer.user}: {own - 1} connections"
+            )
             connection.refuse(
                 None,
                 LimitReached(
@@ -184,7 +194,25 @@ class Daemon:
                 await self.registry.detach(held)
 
     async def begin_log(self, held: Held, wanted: bool | None) -> None:
-        """An iteration log for the session, if it or the configuration wants one."""
+        """An iteration log for the session, if it or the configuration wants one.
+
+        Raises LogError if it was asked for and cannot be; as configured it is only said.
+        """
+        if not (self.config.log.enabled if wanted is None else wanted):
+            return
+        try:
+            await held.worker.run(partial(self.logs.begin, held))
+        except TrackError as error:
+            if wanted:
+                await self.registry.detach(held)
+                raise
+            held.note_error(error)
+            journal.log(
+                messages.LOG_FAILED,
+                f"session {held.id}: {error.message}",
+                session=held.id,
+                pid=held.session.pid,
+            )
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -192,9 +220,15 @@ class Daemon:
         task.add_done_callback(self._tasks.discard)
 
     async def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        prune_at = loop.time()
         while True:
+            if loop.time() >= prune_at:
+                prune_at = loop.time() + _PRUNE
+                await asyncio.to_thread(self.logs.prune)
             await asyncio.sleep(_LOOK)
             try:
+                self._crowd.tell()
                 await self.registry.look()
             except Exception:
                 log.exception("looking after the sessions failed")

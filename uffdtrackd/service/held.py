@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 from ..model.errors import AlreadyFrozen, TargetExecuted, TargetGone, TrackError, UsageError
@@ -104,8 +105,9 @@ class Held:
         self.keep = True
         self.log_path = ""
         self.facts = Facts(pids=tuple(session.pids))
-        # Called in the worker's thread with each iteration after it was answered.
+        # In the worker's thread: with each iteration after it was answered, and at the end.
         self.on_iteration: Callable[[Iteration], None] | None = None
+        self.on_close: Callable[[], None] | None = None
         self._consumers = Consumers(most_consumers)
         self._regions: dict[int, Callable[[], Sequence[Region]]] = {}
         self._always: dict[int, PageSet] = {}
@@ -129,12 +131,12 @@ class Held:
 
     def do_pending(self, consumer: str) -> Iteration | None:
         """What that consumer has not acknowledged, without a look at the target."""
-        with self._job():
+        with self._job(ended=True):
             return self._consumers.find(consumer).peek()
 
     def do_ack(self, consumer: str, number: int) -> int:
         """The highest number acknowledged so far."""
-        with self._job():
+        with self._job(ended=True):
             one = self._consumers.find(consumer)
             one.ack(number)
             return one.acknowledged
@@ -146,7 +148,7 @@ class Held:
 
     def do_forget(self, consumer: str) -> None:
         """That consumer will not come again."""
-        with self._job():
+        with self._job(ended=True):
             self._consumers.remove(consumer)
 
     def do_freeze(self, deadline: float, lease: float) -> None:
@@ -192,6 +194,8 @@ class Held:
         finally:
             self._freeze = None
             self.session.close()
+            if self.on_close is not None:
+                self.on_close()
 
     def _collect(self) -> Iteration:
         try:
@@ -215,7 +219,7 @@ class Held:
             raise
         self._note(iteration)
         if self.on_iteration is not None:
-            self.on_iteration(iteration)
+            self.worker.post(partial(self.on_iteration, iteration))
         return iteration
 
     def _everything(self, last: Iteration) -> Iteration:
@@ -257,9 +261,16 @@ class Held:
             rate=dirty * 1e9 / passed if passed else None,
         )
 
+    def note_error(self, error: TrackError) -> None:
+        """Shown by `status` until the next one."""
+        self.facts = replace(
+            self.facts, error=error, error_ns=time.time_ns(), errors=self.facts.errors + 1
+        )
+
     @contextlib.contextmanager
-    def _job(self) -> Iterator[None]:
-        if self._closed:
+    def _job(self, ended: bool = False) -> Iterator[None]:
+        """ended: what needs no target goes on after its end."""
+        if self._closed and not ended:
             raise TargetGone(
                 f"session {self.id} has ended, as process {self.session.pid} has",
                 pid=self.session.pid,
@@ -269,12 +280,7 @@ class Held:
             yield
         except TrackError as error:
             if not isinstance(error, UsageError):
-                self.facts = replace(
-                    self.facts,
-                    error=error,
-                    error_ns=time.time_ns(),
-                    errors=self.facts.errors + 1,
-                )
+                self.note_error(error)
             raise
         finally:
             self.facts = replace(

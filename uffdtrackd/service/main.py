@@ -26,6 +26,7 @@ from ..model.errors import ConfigError, TrackError, UsageError
 from . import config, journal, listener, messages
 from .daemon import Daemon
 from .heartbeat import Heartbeat
+from .http import Exporter
 from .notify import Manager, is_listener
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,13 @@ async def _serve(startup: Startup) -> None:
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     loop.add_signal_handler(signal.SIGHUP, _reload, startup, daemon, manager)
+    exporter = Exporter(daemon)
+    if settings.metrics.port:
+        try:
+            await exporter.start(settings.metrics.address, settings.metrics.port)
+        except ConfigError:
+            door.close()
+            raise
     daemon.start()
     journal.log(messages.STARTED, f"uffdtrackd {daemon.version} listens on {path}")
     manager.ready(daemon.status_line())
@@ -154,6 +162,7 @@ async def _serve(startup: Startup) -> None:
     finally:
         reporter.cancel()
         door.close()
+        exporter.close()
         await daemon.close()
 
 

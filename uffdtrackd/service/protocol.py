@@ -16,7 +16,7 @@ from .schema import MOST_INT, Method, Notification, Param, Result
 
 # [major, minor]: a client's major may be this one or the one before.
 API = (1, 0)
-OLDEST_API = 1
+OLDEST_API = API[0] - 1
 
 COMMON_ERRORS = ("BadRequest", "NotPermitted", "LimitReached", "TrackError")
 

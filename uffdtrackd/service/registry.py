@@ -188,6 +188,7 @@ class Registry:
             return
         self._forget(held.id)
         await self._close(held)
+        held.worker.stop()
         journal.log(
             messages.DETACHED,
             f"session {held.id}: process {held.session.pid} is not tracked any more",
@@ -211,6 +212,7 @@ class Registry:
             elif time.monotonic() - self._ended.get(held.id, time.monotonic()) > _REMEMBERED:
                 del self._held[held.id]
                 self._forget(held.id)
+                held.worker.stop()
 
     async def close(self) -> None:
         """Ends all sessions."""
@@ -223,7 +225,6 @@ class Registry:
             return  # stopped already: it had ended
         except TrackError as error:
             log.warning("session %s: %s", held.id, error.message)
-        held.worker.stop()
 
     def _forget(self, name: str) -> None:
         self._ended.pop(name, None)

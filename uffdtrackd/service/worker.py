@@ -10,6 +10,7 @@ own session waiting and no other. A thaw goes before everything that waits.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -18,6 +19,8 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 from .heartbeat import Heartbeat
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -36,7 +39,7 @@ class Worker:
         self._name = name
         self._heart = heart
         self._loop = asyncio.get_running_loop()
-        self._jobs: deque[tuple[asyncio.Future[Any], Callable[[], Any]]] = deque()
+        self._jobs: deque[tuple[asyncio.Future[Any] | None, Callable[[], Any]]] = deque()
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self.stopping = False
@@ -68,6 +71,13 @@ class Worker:
             self._wake.notify()
         return future
 
+    def post(self, job: Callable[[], object]) -> None:
+        """Has the job done after those that wait; from any thread, nobody waits for it."""
+        with self._wake:
+            if not self.stopping:
+                self._jobs.append((None, job))
+                self._wake.notify()
+
     async def run(self, job: Callable[[], T], *, urgent: bool = False) -> T:
         """Has the job done and gives its result, or raises what it raised.
 
@@ -96,7 +106,7 @@ class Worker:
                         return
                     self._wake.wait()
                 future, job = self._jobs.popleft()
-            if future.cancelled():
+            if future is not None and future.cancelled():
                 continue
             self._began = time.monotonic()
             try:
@@ -114,7 +124,13 @@ class Worker:
     def _beating(self) -> AbstractContextManager[None]:
         return self._heart.working(self._name) if self._heart else nullcontext()
 
-    def _tell(self, how: Callable[..., None], future: asyncio.Future[Any], value: Any) -> None:
+    def _tell(
+        self, how: Callable[..., None], future: asyncio.Future[Any] | None, value: Any
+    ) -> None:
+        if future is None:
+            if isinstance(value, BaseException):
+                log.error("%s: a job failed", self._name, exc_info=value)
+            return
         try:
             self._loop.call_soon_threadsafe(how, future, value)
         except RuntimeError:
