@@ -29,7 +29,7 @@ class Daemon:
     """Listens when the constructor returns.
 
     folder: for its socket, state and configuration. settings: lines of TOML. words: more of the
-    command line.
+    command line. program: what is started instead of uffdtrackd.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class Daemon:
         words: Sequence[str] = (),
         user: int | None = None,
         env: Mapping[str, str] | None = None,
+        program: Sequence[str] = (str(PROGRAM),),
     ) -> None:
         self.socket = folder / "control.sock"
         self.state = folder / "state"
@@ -47,7 +48,7 @@ class Daemon:
         self._log = (folder / "log").open("w+b")
         self.process = subprocess.Popen(
             [
-                *(str(PROGRAM), "--config", str(config)),
+                *(*program, "--config", str(config)),
                 *("--socket", str(self.socket), "--state", str(self.state), *words),
             ],
             stderr=self._log,
