@@ -23,6 +23,7 @@ from tests import victim
 from tests.bench.pace import NotMeasured, need_memory
 
 FOLDER = Path(__file__).resolve().parent
+FLAGS = ("-O2", "-lm")
 MIB = 1 << 20
 CPUS = sorted(os.sched_getaffinity(0))
 PAGE = 4096
@@ -49,7 +50,7 @@ class Program:
     """
 
     def __init__(self, name: str, *args: object, cpu: int | None = CPUS[-1]) -> None:
-        path = victim.build(name, ("-O2", "-lm"), FOLDER)
+        path = victim.build(name, FLAGS, FOLDER)
         with on_cpu(cpu):
             self._process = victim.Victim([str(path), *map(str, args)], ready="")
         try:

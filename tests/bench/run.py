@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench import figures, machine, page, table
+from tests.bench import check, figures, machine, page, table
 from tests.bench.case import Case, Result, carry_out
 from tests.bench.document import Document
 from tests.bench.groups import GROUPS, REALTIME, cases
@@ -130,6 +130,9 @@ def write(document: Document, folder: Path) -> None:
     for name, picture in figures.pictures(document.rows()).items():
         (folder / name).write_text(picture)
     if folder == COMMITTED:
+        judge = check.Judge(None)
+        check.run(judge)
+        check.write(judge.found)
         PAGE.write_text(page.fill(PAGE.read_text(), document.machine, groups))
 
 

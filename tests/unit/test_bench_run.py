@@ -169,6 +169,13 @@ def test_a_row_is_slower_only_when_it_stays_so(ours: float, slower: list[str]) -
     assert judge.slower == slower
 
 
+def test_the_largest_of_the_attempts_is_committed() -> None:
+    judge = Judge(None, rounds=1)
+    times = iter([1.0, 3.0])
+    judge("row", lambda: 1.0, lambda: next(times, 2.5))
+    assert judge.found == {"row": 3.0} and judge.slower == []
+
+
 def test_a_row_that_was_disturbed_once_is_not_slower() -> None:
     judge = Judge({"row": 1.0}, rounds=3)
     times = iter([1.0, 9.0, 9.0, 9.0])
