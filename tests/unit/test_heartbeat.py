@@ -56,6 +56,23 @@ def test_what_is_inside_counts(heart: Heartbeat, clock: Clock) -> None:
         assert heart.late() == "outer (11.0 s)"
 
 
+def test_what_nobody_begins(heart: Heartbeat, clock: Clock) -> None:
+    since: list[tuple[float, str]] = []
+
+    def waiting() -> tuple[float, str] | None:
+        return since[0] if since else None
+
+    heart.watch(waiting)
+    clock.now = 100.0
+    assert heart.late() is None
+    since.append((95.0, "the next job"))
+    assert heart.late() is None
+    clock.now = 106.0
+    assert heart.late() == "the next job (11.0 s)"
+    heart.unwatch(waiting)
+    assert heart.late() is None
+
+
 def test_it_ends_with_a_failure_too(heart: Heartbeat, clock: Clock) -> None:
     with pytest.raises(ValueError, match="x"), heart.working("failing"):
         raise ValueError("x")

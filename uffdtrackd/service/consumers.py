@@ -15,11 +15,13 @@ there are too many segments the two oldest become one, which only the later numb
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ..model.errors import LimitReached, UsageError
 from ..model.fold import fold
 from ..model.iteration import Iteration
+from .memento import of_iteration, to_iteration
 
 DEFAULT = "default"
 LONGEST_NAME = 64
@@ -100,6 +102,27 @@ class Consumer:
             self._closed.popleft()
         self.acknowledged = max(self.acknowledged, number)
 
+    def save(self) -> dict[str, Any]:
+        """All of it as a map, for put_back()."""
+        return {
+            "name": self.name,
+            "delivered": self.delivered,
+            "acknowledged": self.acknowledged,
+            "full": self._needs_full,
+            "closed": [of_iteration(one) for one in self._closed],
+            "open": None if self._open is None else of_iteration(self._open),
+        }
+
+    @classmethod
+    def put_back(cls, saved: Mapping[str, Any]) -> Consumer:
+        """What save() made a map of. Raises memento.MISREAD."""
+        one = cls(saved["name"])
+        one.delivered, one.acknowledged = saved["delivered"], saved["acknowledged"]
+        one._needs_full = saved["full"]
+        one._closed.extend(to_iteration(each) for each in saved["closed"])
+        one._open = None if saved["open"] is None else to_iteration(saved["open"])
+        return one
+
 
 class Consumers:
     """All of a session. most: how many there may be."""
@@ -134,6 +157,11 @@ class Consumers:
                 )
             self._all[name] = Consumer(name)
         return self._all[name]
+
+    def put_back(self, saved: Mapping[str, Any]) -> None:
+        """One of before the daemon was started. Raises memento.MISREAD."""
+        one = Consumer.put_back(saved)
+        self._all[one.name] = one
 
     def remove(self, name: str) -> None:
         self._all.pop(name, None)

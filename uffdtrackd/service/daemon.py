@@ -29,6 +29,7 @@ from .fdset import FdSet
 from .guest import Guest
 from .heartbeat import Heartbeat
 from .held import Held
+from .keeper import Keeper
 from .lease import Leases
 from .logs import Logs
 from .peer import peer_of
@@ -58,10 +59,11 @@ class Daemon:
         policy: Policy | None = None,
         registry: Registry | None = None,
         heart: Heartbeat | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.config = config
         self.policy = policy or Policy()
-        self.registry = registry or Registry(config, self.policy, heart=heart)
+        self.registry = registry or Registry(config, self.policy, heart=heart, keeper=keeper)
         self.leases = Leases()
         self.logs = Logs(config.state_dir, config.log)
         self.version = version_text()
@@ -133,7 +135,7 @@ class Daemon:
             guest.refusal = error
 
     async def close(self) -> None:
-        """Ends everything: freezes are thawed, targets let go of."""
+        """Ends everything, but for what the next daemon goes on with: freezes are thawed."""
         if self._looker is not None:
             self._looker.cancel()
         for connection in list(self._guests):

@@ -4,9 +4,9 @@
     loop     every half WatchdogSec:  late() is None --> WATCHDOG=1
                                       late() is text --> not fed: killed, restarted, restored
 
-An event loop that turns proves little where all work is done by threads. Work that takes long in
-steps calls beat() between them. What a client can make wait for ever (reading memory that a file
-system of their own backs) is no business of the heart: do not wrap it.
+An event loop that turns proves little where all work is done by threads. A worker that does not
+begin what waits for it (watch()) is as late as one that does not end what it began. Work that
+takes long in steps calls beat() between them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Heartbeat:
         self._lock = threading.Lock()
         # Thread --> (when it last got somewhere, at what it works), innermost work last.
         self._work: dict[int, list[tuple[float, str]]] = {}
+        self._waiting: set[Callable[[], tuple[float, str] | None]] = set()
 
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
@@ -42,6 +43,13 @@ class Heartbeat:
                     del self._work[me]
             self.beat()
 
+    def watch(self, waiting: Callable[[], tuple[float, str] | None]) -> None:
+        """Asks from now on since when (of time.monotonic) something waits, and for what."""
+        self._waiting.add(waiting)
+
+    def unwatch(self, waiting: Callable[[], tuple[float, str] | None]) -> None:
+        self._waiting.discard(waiting)
+
     def beat(self) -> None:
         """This thread got somewhere; harmless where it is in no piece of work."""
         with self._lock:
@@ -54,11 +62,9 @@ class Heartbeat:
         now = self._clock()
         with self._lock:
             # Only the innermost counts: what is around it waits for it.
-            silent = max((stack[-1] for stack in self._work.values()), default=None, key=_age(now))
-        if silent is None or now - silent[0] <= self.patience:
+            silent = [stack[-1] for stack in self._work.values()]
+        silent += [one for ask in tuple(self._waiting) if (one := ask()) is not None]
+        longest = min(silent, default=None)
+        if longest is None or now - longest[0] <= self.patience:
             return None
-        return f"{silent[1]} ({now - silent[0]:.1f} s)"
-
-
-def _age(now: float) -> Callable[[tuple[float, str]], float]:
-    return lambda work: now - work[0]
+        return f"{longest[1]} ({now - longest[0]:.1f} s)"

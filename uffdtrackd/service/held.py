@@ -23,6 +23,7 @@ from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
 from ..model.region import Region
 from .consumers import Consumers
+from .keeper import Kept
 from .worker import Worker
 
 
@@ -48,6 +49,7 @@ class Tracked(Protocol):
     @property
     def is_frozen(self) -> bool: ...
     def let_go(self) -> None: ...
+    def resume(self, number: int, known: Mapping[int, PageSet]) -> None: ...
     def read(self, pid: int, start: int, length: int) -> bytes: ...
     def close(self) -> None: ...
 
@@ -108,12 +110,18 @@ class Held:
         # In the worker's thread: with each iteration after it was answered, and at the end.
         self.on_iteration: Callable[[Iteration], None] | None = None
         self.on_close: Callable[[], None] | None = None
+        # What keeps it over a restart of the daemon, None if nothing does.
+        self.kept: Kept | None = None
         self._consumers = Consumers(most_consumers)
         self._regions: dict[int, Callable[[], Sequence[Region]]] = {}
         self._always: dict[int, PageSet] = {}
         self._returned_ns = 0
         self._freeze: contextlib.ExitStack | None = None
         self._closed = False
+
+    @property
+    def consumers(self) -> Consumers:
+        return self._consumers
 
     def do_iterate(self, consumer: str, ack: int | None = None) -> Iteration:
         """Collects, and gives that consumer all it has not acknowledged.
@@ -124,9 +132,14 @@ class Held:
             one = self._consumers.get_or_add(consumer)
             if ack is not None:
                 one.ack(ack)
+            if self.kept is not None:
+                self.kept.begin()
             self._collect()
             whole = one.deliver()
             assert whole is not None
+            # Before anybody is answered: what was delivered is delivered again, or nothing was.
+            if self.kept is not None:
+                self.kept.save()
             return whole
 
     def do_pending(self, consumer: str) -> Iteration | None:
@@ -183,11 +196,16 @@ class Held:
                 )
             return self._regions[pid]()
 
-    def do_close(self) -> None:
-        """Thaws and lets go of the target. May be called twice."""
+    def do_close(self, *, leave: bool = False) -> None:
+        """Thaws and lets go of the target. May be called twice.
+
+        leave: the daemon ends, and the next one goes on with the session.
+        """
         if self._closed:
             return
         self._closed = True
+        if self.kept is not None:
+            (self.kept.leave if leave else self.kept.end)()
         try:
             if self._freeze is not None:
                 self._freeze.close()

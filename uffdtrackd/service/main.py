@@ -27,6 +27,7 @@ from . import config, journal, listener, messages
 from .daemon import Daemon
 from .heartbeat import Heartbeat
 from .http import Exporter
+from .keeper import Keeper, runtime_folder
 from .notify import Manager, is_listener
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ _SWITCH_SECONDS = 0.0005
 # Seconds after which a worker that says nothing is taken for stuck.
 _PATIENCE = 60.0
 _STATUS_SECONDS = 5.0
+# Systemd's patience while the sessions of an earlier daemon are attached to, each in its turn.
+_TAKE_OVER_SECONDS = 300.0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -128,8 +131,12 @@ async def _serve(startup: Startup) -> None:
     manager = Manager()
     inherited = manager.inherited()
     settings = startup.loaded.config
-    heart = Heartbeat(_PATIENCE)
-    daemon = Daemon(settings, heart=heart)
+    # A worker is as stuck as the daemon would be: the same time counts for both.
+    heart = Heartbeat(2 * manager.watchdog if manager.watchdog else _PATIENCE)
+    folder = runtime_folder() if manager.present else None
+    daemon = Daemon(settings, heart=heart, keeper=Keeper(folder) if folder else None)
+    manager.extend(_TAKE_OVER_SECONDS)
+    await daemon.registry.take_over()
     control = [fd for fd in inherited.get("control", []) if is_listener(fd)]
     if control:
         import socket

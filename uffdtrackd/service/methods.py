@@ -94,12 +94,12 @@ async def attach(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
             p["follow"],
             p["deadline"],
             min(p["most_processes"] or 1 << 30, daemon.config.limits.processes),
+            p["keep"],
         )
         held = await daemon.registry.attach(guest.peer, wish)
     finally:
         if pidfd >= 0:
             os.close(pidfd)
-    held.keep = p["keep"]
     await daemon.begin_log(held, p["log"])
     if not p["keep"]:
         guest.bound.add(held.id)

@@ -30,9 +30,10 @@ from ..model.errors import (
     TrackError,
 )
 from ..tracking import session
-from . import journal, messages
+from . import journal, memento, messages
 from .heartbeat import Heartbeat
 from .held import Held, Tracked
+from .keeper import Keeper, Left, Plan, put_back
 from .peer import Peer
 from .policy import Policy, refuse
 from .settings import Config
@@ -42,11 +43,17 @@ log = logging.getLogger(__name__)
 
 # Seconds for which an ended session is remembered.
 _REMEMBERED = 600.0
+# Sessions of an earlier daemon that are attached to at a time, and seconds that one may take.
+_AT_ONCE = 16
+_TAKE_OVER_DEADLINE = 10.0
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What attach was asked for. start_time None: not given. pidfd: owned by who asks, or -1."""
+    """What attach was asked for. start_time None: not given. pidfd: owned by who asks, or -1.
+
+    keep: the session outlives the connection, and the daemon.
+    """
 
     pid: int
     start_time: int | None
@@ -55,6 +62,7 @@ class Wish:
     follow: str
     deadline: float
     most_processes: int
+    keep: bool = True
 
 
 class Registry:
@@ -66,8 +74,10 @@ class Registry:
         policy: Policy,
         attach: Callable[..., Tracked] = session.attach,
         heart: Heartbeat | None = None,
+        keeper: Keeper | None = None,
     ) -> None:
         self.config = config
+        self._keeper = keeper
         self._policy = policy
         self._attach = attach
         self._heart = heart
@@ -75,6 +85,8 @@ class Registry:
         self._pidfds: dict[str, int] = {}
         self._ended: dict[str, float] = {}
         self._attaching: dict[int, int] = {}
+        # Sessions that an earlier daemon had, whose targets were gone: owner, when found.
+        self._gone: dict[str, tuple[int, float]] = {}
 
     def __iter__(self) -> Iterator[Held]:
         return iter(list(self._held.values()))
@@ -89,6 +101,9 @@ class Registry:
     def find(self, peer: Peer, name: str) -> Held:
         """Raises NoSuchSession: also for what belongs to others."""
         held = self._held.get(name)
+        if held is None and name in self._gone:
+            self._policy.check_session(peer, self._gone[name][0], name)
+            raise TargetGone(f"session {name} has ended, as its target has", session=name)
         if held is None:
             raise NoSuchSession(f"no session {name!r}", session=name[:64])
         self._policy.check_session(peer, held.owner, name)
@@ -121,10 +136,18 @@ class Registry:
         finally:
             self._attaching[peer.uid] -= 1
         held = Held(name, tracked, worker, peer.uid, self.config.limits.consumers)
-        self._held[name] = held
-        if wish.follow == "none":
-            with suppress(OSError):
-                self._pidfds[name] = os.pidfd_open(tracked.pid)
+        held.keep = wish.keep
+        if self._keeper is not None and wish.keep:
+            plan = Plan(
+                tracked.pid,
+                tracked.start_time,
+                wish.backend,
+                wish.follow,
+                wish.deadline,
+                wish.most_processes,
+            )
+            held.kept = await worker.run(partial(self._keeper.keep, held, plan))
+        self._add(held)
         journal.log(
             messages.ATTACHED,
             f"session {name}: process {tracked.pid} is tracked ({tracked.backend},"
@@ -134,6 +157,75 @@ class Registry:
             peer_uid=peer.uid,
             peer_pid=peer.pid,
         )
+        return held
+
+    def _add(self, held: Held) -> None:
+        self._held[held.id] = held
+        if held.session.follow == "none":
+            with suppress(OSError):
+                self._pidfds[held.id] = os.pidfd_open(held.session.pid)
+
+    async def take_over(self) -> None:
+        """Goes on with the sessions that an earlier daemon left; none of them fails another."""
+        if self._keeper is None:
+            return
+        at_once = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(left: Left) -> None:
+            async with at_once:
+                await self._take_over(left)
+
+        await asyncio.gather(*(one(left) for left in self._keeper.left()))
+
+    async def _take_over(self, left: Left) -> None:
+        assert self._keeper is not None
+        name, plan = left.name, left.plan
+        about = {"session": name, "pid": plan.pid}
+        worker = Worker(f"session {name}", self._heart)
+        try:
+            held = await worker.run(partial(self._attach_again, left, worker))
+        except (TrackError, OSError, *memento.MISREAD) as error:
+            worker.stop()
+            self._keeper.forget(name)
+            if isinstance(error, TargetGone):
+                self._gone[name] = (left.owner, time.monotonic())
+                text = f"session {name}: process {plan.pid} ended while no daemon was there"
+                journal.log(messages.TARGET_LOST, text, **about)
+            else:
+                text = f"session {name} of process {plan.pid} cannot be taken over: {error}"
+                journal.log(messages.NOT_RESTORED, text, **about)
+            return
+        self._add(held)
+        if not held.facts.iterations:
+            text = f"session {name}: process {plan.pid} is tracked again, from the beginning"
+            journal.log(messages.RESTORED, text, **about)
+        else:
+            text = f"session {name}: process {plan.pid} is tracked again; its next is full"
+            journal.log(messages.RESTORED_FULL, text, **about)
+
+    def _attach_again(self, left: Left, worker: Worker) -> Held:
+        """In the worker's thread."""
+        assert self._keeper is not None
+        plan = left.plan
+        wish = Wish(
+            plan.pid,
+            plan.start_time,
+            -1,
+            plan.backend,
+            plan.follow,
+            min(plan.deadline, _TAKE_OVER_DEADLINE),
+            plan.most_processes,
+        )
+        permit = self._policy.permit(Peer(0, left.owner, frozenset()))
+        permit(plan.pid)
+        tracked = self._attach_checked(wish, permit)
+        try:
+            held = Held(left.name, tracked, worker, left.owner, self.config.limits.consumers)
+            put_back(held, left)
+            held.kept = self._keeper.keep(held, plan)
+        except BaseException:
+            tracked.close()
+            raise
         return held
 
     def _attach_checked(self, wish: Wish, permit: Callable[[int], None]) -> Tracked:
@@ -214,13 +306,24 @@ class Registry:
                 self._forget(held.id)
                 held.worker.stop()
 
-    async def close(self) -> None:
-        """Ends all sessions."""
-        await asyncio.gather(*(self.detach(held) for held in self))
+        forgotten = time.monotonic() - _REMEMBERED
+        self._gone = {name: one for name, one in self._gone.items() if one[1] > forgotten}
 
-    async def _close(self, held: Held) -> None:
+    async def close(self) -> None:
+        """Ends all sessions, or leaves them to the next daemon."""
+        await asyncio.gather(*(self._leave(held) for held in self))
+
+    async def _leave(self, held: Held) -> None:
+        if held.kept is None or not held.keep:
+            await self.detach(held)
+            return
+        self._held.pop(held.id, None)
+        self._forget(held.id)
+        await self._close(held, leave=True)
+
+    async def _close(self, held: Held, *, leave: bool = False) -> None:
         try:
-            await held.worker.run(held.do_close)
+            await held.worker.run(partial(held.do_close, leave=leave))
         except RuntimeError:
             return  # stopped already: it had ended
         except TrackError as error:

@@ -40,6 +40,8 @@ class Worker:
         self._heart = heart
         self._loop = asyncio.get_running_loop()
         self._jobs: deque[tuple[asyncio.Future[Any] | None, Callable[[], Any]]] = deque()
+        # Since when there are jobs and none is being done.
+        self._idle_since = 0.0
         self._wake = threading.Condition()
         self._thread: threading.Thread | None = None
         self.stopping = False
@@ -62,12 +64,16 @@ class Worker:
         with self._wake:
             if self.stopping:
                 raise RuntimeError(f"{self._name} has been stopped")
+            if not self._jobs and not self._began:
+                self._idle_since = time.monotonic()
             if urgent:
                 self._jobs.appendleft((future, job))
             else:
                 self._jobs.append((future, job))
             if self._thread is None:
                 self._thread = _started(self._run, self._name)
+                if self._heart is not None:
+                    self._heart.watch(self._waiting_since)
             self._wake.notify()
         return future
 
@@ -75,6 +81,8 @@ class Worker:
         """Has the job done after those that wait; from any thread, nobody waits for it."""
         with self._wake:
             if not self.stopping:
+                if not self._jobs and not self._began:
+                    self._idle_since = time.monotonic()
                 self._jobs.append((None, job))
                 self._wake.notify()
 
@@ -90,6 +98,8 @@ class Worker:
         with self._wake:
             self.stopping = True
             self._wake.notify()
+        if self._heart is not None:
+            self._heart.unwatch(self._waiting_since)
 
     def join(self, timeout: float) -> bool:
         """Waits for the thread; only after stop(). Whether it ended."""
@@ -117,9 +127,16 @@ class Worker:
             except BaseException as error:
                 self._tell(_set_error, future, error)
             finally:
+                self._idle_since = time.monotonic()
                 self._began = 0.0
             # Nothing of it may live until the next job comes.
             del future, job
+
+    def _waiting_since(self) -> tuple[float, str] | None:
+        """For the heartbeat: a thread that does not take up its next job is stuck as well."""
+        if self._began or not self._jobs:
+            return None
+        return self._idle_since, f"{self._name}, which does not begin"
 
     def _beating(self) -> AbstractContextManager[None]:
         return self._heart.working(self._name) if self._heart else nullcontext()

@@ -1,0 +1,189 @@
+"""Whatever becomes of the daemon, a session goes on, its target is well, and a copy stays exact."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import uffdtrackd
+from tests.live.follow import tracked_by_nobody
+from uffdtrackd.errors import NoSuchSession, TargetGone
+from uffdtrackd.service import messages
+
+from .conftest import PATIENCE, Unit, entries
+from .steady import BusyRedis, Steady
+
+STATES = Path("/run/uffdtrackd/sessions")
+# linux/ptrace.h, linux/wait.h
+SEIZE, INTERRUPT, WALL = 0x4206, 0x4207, 0x40000000
+
+
+@pytest.fixture
+def busy(tmp_path: Path) -> Iterator[BusyRedis]:
+    one = BusyRedis(tmp_path)
+    yield one
+    one.close()
+
+
+def restart(unit: Unit) -> None:
+    unit.control("restart")
+
+
+def stop_and_start(unit: Unit) -> None:
+    unit.control("stop")
+
+
+def kill(unit: Unit) -> None:
+    os.kill(unit.pid(), signal.SIGKILL)
+
+
+def hang(unit: Unit) -> None:
+    """All of it: the watchdog must notice."""
+    os.kill(unit.pid(), signal.SIGSTOP)
+
+
+WAYS: list[Callable[[Unit], None]] = [restart, stop_and_start, kill, hang]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+def test_a_copy_stays_exact(unit: Unit, busy: BusyRedis, way: Callable[[Unit], None]) -> None:
+    unit.override("WatchdogSec=2s\n")
+    steady = Steady(busy.pid)
+    for _ in range(3):
+        steady.oracle.step()
+        busy.progress()
+    before = unit.pid()
+    way(unit)
+    busy.progress()
+    for _ in range(3):
+        steady.oracle.step()
+        busy.progress()
+    assert steady.lost == 1
+    assert unit.pid() not in (0, before)
+    report = steady.oracle.final()
+    print(report)
+    report.check(iterations=7)
+    assert [one["UFFDTRACK_SESSION"] for one in taken_over(unit)] == [steady.name]
+    assert [path.name for path in STATES.iterdir()] == [steady.name]
+    steady.close()
+    assert list(STATES.iterdir()) == []
+    assert tracked_by_nobody(busy.pid)
+
+
+def taken_over(unit: Unit) -> list[dict[str, str]]:
+    pid = unit.pid()
+    return entries(messages.RESTORED, pid) + entries(messages.RESTORED_FULL, pid)
+
+
+def test_killed_at_any_moment(unit: Unit, busy: BusyRedis) -> None:
+    """Also while it collects, writes its state or starts: nothing is lost, nothing comes twice."""
+    steady = Steady(busy.pid)
+    steady.oracle.step()
+    seed = random.randrange(1 << 30)
+    print(f"SEED={seed}")
+    draw = random.Random(seed)
+    for _ in range(8):
+        over = threading.Event()
+
+        def strike(over: threading.Event = over) -> None:
+            time.sleep(draw.uniform(0.0, 0.3))
+            if pid := unit.pid():
+                os.kill(pid, signal.SIGKILL)
+            over.set()
+
+        striker = threading.Thread(target=strike)
+        striker.start()
+        while not over.is_set():
+            steady.oracle.step()
+        striker.join()
+        busy.progress()
+    assert steady.lost > 0
+    steady.oracle.final().check(iterations=8)
+    steady.close()
+
+
+def test_a_stuck_worker(unit: Unit, busy: BusyRedis) -> None:
+    """The loop turns, but a worker gets nowhere: the watchdog hangs on the workers."""
+    unit.override("WatchdogSec=2s\n")
+    steady = Steady(busy.pid)
+    steady.oracle.step()
+    pid = unit.pid()
+    held = [int(tid) for tid in os.listdir(f"/proc/{pid}/task") if int(tid) != pid]
+    libc = ctypes.CDLL(None, use_errno=True)
+    for tid in held:
+        assert libc.ptrace(SEIZE, tid, None, None) == 0
+        assert libc.ptrace(INTERRUPT, tid, None, None) == 0
+        os.waitpid(tid, WALL)
+    # Without the worker there is no answer until the next daemon is there.
+    stepping = threading.Thread(target=steady.oracle.step)
+    stepping.start()
+    limit = time.monotonic() + PATIENCE
+    # The end of a thread can only be collected by who traces it, and systemd waits for that.
+    while held := [tid for tid in held if os.waitpid(tid, WALL | os.WNOHANG) == (0, 0)]:
+        if time.monotonic() > limit:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    stepping.join()
+    assert entries(messages.WORKER_STUCK, pid)
+    assert steady.lost == 1
+    busy.progress()
+    steady.oracle.final().check(iterations=3)
+    steady.close()
+
+
+def test_a_freeze_ends_with_the_daemon(unit: Unit, busy: BusyRedis) -> None:
+    steady = Steady(busy.pid)
+    steady.oracle.step()
+    with pytest.raises(uffdtrackd.errors.TrackError), steady.session.frozen():
+        kill(unit)
+        busy.progress()
+        steady.session.iterate()
+    steady.again()
+    busy.progress()
+    steady.oracle.final().check()
+    steady.close()
+
+
+def test_a_session_of_a_connection_ends_with_the_daemon(unit: Unit) -> None:
+    with uffdtrackd.connect() as client:
+        bound = client.attach(unit.victim, keep=False)
+        kill(unit)
+        with uffdtrackd.connect() as again, pytest.raises(NoSuchSession):
+            again.session(bound.name)
+
+
+def test_a_target_that_ended_meanwhile(unit: Unit, busy: BusyRedis, tmp_path: Path) -> None:
+    client = uffdtrackd.connect()
+    session = client.attach(unit.victim)
+    session.iterate()
+    unit.control("stop")
+    os.kill(unit.victim, signal.SIGKILL)
+    os.waitpid(unit.victim, 0)
+    with uffdtrackd.connect() as again, pytest.raises(TargetGone):
+        again.session(session.name)
+    assert entries(messages.TARGET_LOST, unit.pid())
+    assert list(STATES.iterdir()) == []
+
+
+def test_states_that_make_no_sense(unit: Unit) -> None:
+    with uffdtrackd.connect() as client:
+        client.attach(unit.victim).iterate()
+    unit.control("stop")
+    (state,) = STATES.iterdir()
+    whole = state.read_bytes()
+    for number, broken in enumerate(
+        (b"", whole[:-1], whole[:40], b"x" * 100, whole[:32] + b"\xc1")
+    ):
+        (STATES / f"broken{number}").write_bytes(broken)
+    (STATES / "half.new").write_bytes(whole)
+    with uffdtrackd.connect() as client:
+        assert [one["session"] for one in client.sessions()] == [state.name]
+    assert [path.name for path in STATES.iterdir()] == [state.name]
