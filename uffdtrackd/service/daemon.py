@@ -200,12 +200,20 @@ class Daemon:
 
         Raises LogError if it was asked for and cannot be; as configured it is only said.
         """
-        if not (self.config.log.enabled if wanted is None else wanted):
-            return
+        if self.config.log.enabled if wanted is None else wanted:
+            await self._begin_log(held, strict=bool(wanted))
+
+    async def take_over(self) -> None:
+        """Goes on with the sessions of an earlier daemon, each with a new log if it had one."""
+        for held, logged in await self.registry.take_over():
+            if logged:
+                await self._begin_log(held, strict=False)
+
+    async def _begin_log(self, held: Held, *, strict: bool) -> None:
         try:
             await held.worker.run(partial(self.logs.begin, held))
         except TrackError as error:
-            if wanted:
+            if strict:
                 await self.registry.detach(held)
                 raise
             held.note_error(error)

@@ -118,7 +118,7 @@ class Kept:
                     "version": VERSION,
                     "owner": held.owner,
                     "made_ns": held.made_ns,
-                    "keep": held.keep,
+                    "logged": bool(held.log_path),
                     "plan": asdict(self._plan),
                     "page_size": held.session.page_size,
                     "known": {
@@ -166,7 +166,7 @@ def put_back(held: Held, left: Left) -> None:
         held.session.resume(last["iteration"] + 1, known)
     for one in state["consumers"]:
         held.consumers.put_back(one)
-    held.made_ns, held.keep = state["made_ns"], state["keep"]
+    held.made_ns = state["made_ns"]
     held.facts = replace(held.facts, **{name: facts[name] for name in _FACTS})
 
 

@@ -136,7 +136,7 @@ async def _serve(startup: Startup) -> None:
     folder = runtime_folder() if manager.present else None
     daemon = Daemon(settings, heart=heart, keeper=Keeper(folder) if folder else None)
     manager.extend(_TAKE_OVER_SECONDS)
-    await daemon.registry.take_over()
+    await daemon.take_over()
     control = [fd for fd in inherited.get("control", []) if is_listener(fd)]
     if control:
         import socket

@@ -165,19 +165,22 @@ class Registry:
             with suppress(OSError):
                 self._pidfds[held.id] = os.pidfd_open(held.session.pid)
 
-    async def take_over(self) -> None:
-        """Goes on with the sessions that an earlier daemon left; none of them fails another."""
-        if self._keeper is None:
-            return
+    async def take_over(self) -> list[tuple[Held, bool]]:
+        """Goes on with the sessions that an earlier daemon left; none of them fails another.
+
+        Returns them, with whether they had an iteration log.
+        """
         at_once = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(left: Left) -> None:
+        async def one(left: Left) -> tuple[Held, bool] | None:
             async with at_once:
-                await self._take_over(left)
+                held = await self._take_over(left)
+                return None if held is None else (held, bool(left.state["logged"]))
 
-        await asyncio.gather(*(one(left) for left in self._keeper.left()))
+        left = [] if self._keeper is None else self._keeper.left()
+        return [found for found in await asyncio.gather(*map(one, left)) if found is not None]
 
-    async def _take_over(self, left: Left) -> None:
+    async def _take_over(self, left: Left) -> Held | None:
         assert self._keeper is not None
         name, plan = left.name, left.plan
         about = {"session": name, "pid": plan.pid}
@@ -194,7 +197,7 @@ class Registry:
             else:
                 text = f"session {name} of process {plan.pid} cannot be taken over: {error}"
                 journal.log(messages.NOT_RESTORED, text, **about)
-            return
+            return None
         self._add(held)
         if not held.facts.iterations:
             text = f"session {name}: process {plan.pid} is tracked again, from the beginning"
@@ -202,6 +205,7 @@ class Registry:
         else:
             text = f"session {name}: process {plan.pid} is tracked again; its next is full"
             journal.log(messages.RESTORED_FULL, text, **about)
+        return held
 
     def _attach_again(self, left: Left, worker: Worker) -> Held:
         """In the worker's thread."""
