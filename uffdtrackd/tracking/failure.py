@@ -136,7 +136,8 @@ def _refused(step: str, pid: int) -> TrackError:
     if "SECCOMP" in step.upper():
         return NotPermitted(
             f"process {pid} has a seccomp filter, and we may not suspend it",
-            hint="run the tracker as root (CAP_SYS_ADMIN) and without a seccomp filter of its own",
+            hint="run the tracker as root (CAP_SYS_ADMIN) and without a seccomp filter of its own;"
+            " for the service that is the drop-in 50-seccomp-targets.conf",
             pid=pid,
         )
     if "userfaultfd" in step.lower() and not permission.tracer_of(pid):
