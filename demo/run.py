@@ -25,7 +25,8 @@ from table import MIB, Row, Show
 import uffdtrackd
 from uffdtrackd.errors import TargetGone, TrackError
 from uffdtrackd.model.iteration import Iteration
-from uffdtrackd.tracking.shadow import Comparison, Shadow
+from uffdtrackd.tracking.comparison import Comparison
+from uffdtrackd.tracking.shadow import Shadow
 
 KEY_BYTES = 512
 

@@ -75,7 +75,10 @@ def must_be_always(row: Row, at: int) -> None:
 def must_be_tracked_if_alone(row: Row, *places: int) -> None:
     """Trusted, where every process can be asked."""
     for at in places:
-        assert not ALONE or row.region(at).tracking == "async", row.region(at)
+        region = row.region(at)
+        # Kernels whose userfaultfd is synchronous protect shared memory, at best.
+        refused = region.tracking == "always" and "needs asynchronous" in region.reason
+        assert not ALONE or region.tracking != "always" or refused, region
 
 
 def test_row_16_alone(row: Row, shared: Object) -> None:
@@ -256,7 +259,7 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.skipif(ALONE, reason="this is the inner run")
 @pytest.mark.parametrize("what", ["test_rows_shared.py", "test_rows_zaps.py"])
-def test_where_every_process_may_be_examined(what: str) -> None:
+def test_where_every_process_may_be_examined(what: str, backend: str) -> None:
     """In a pid namespace with nobody else in it objects are trusted: the same must hold."""
     unshare = shutil.which("unshare")
     if unshare is None:
@@ -274,7 +277,13 @@ def test_where_every_process_may_be_examined(what: str) -> None:
         "-p",
         "no:cacheprovider",
     ]
-    only = ["-k", "row_16 or row_15_hole or at_once or row_18", f"tests/live/{what}"]
+    only = [
+        "--backend",
+        backend,
+        "-k",
+        "row_16 or row_15_hole or at_once or row_18",
+        f"tests/live/{what}",
+    ]
     with _running(
         [unshare, "--fork", "--kill-child", "--pid", "--mount-proc", *inner, *only]
     ) as run:

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,10 @@ import pytest
 from uffdtrackd.errors import TargetGone, TrackError
 from uffdtrackd.model.iteration import Iteration, ProcessPages
 from uffdtrackd.model.pageset import PageSet
-from uffdtrackd.model.region import Kind, Region, Tracking
+from uffdtrackd.model.region import Kind, Region, Tracking, Window
 from uffdtrackd.tracking import expectation
-from uffdtrackd.tracking.shadow import Comparison, Shadow
+from uffdtrackd.tracking.comparison import SAME, SHARED, Comparison
+from uffdtrackd.tracking.shadow import Shadow
 
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -143,6 +145,12 @@ class Target:
         (result,) = self.shadow.finish(self.report(self.noise() | said, dropped))
         return result
 
+    def blocks(self) -> int:
+        """What the object takes, in units of 512 bytes."""
+        path = f"/proc/{self.pid}/fd/"
+        object_fd = next(n for n in os.listdir(path) if "memfd:object" in os.readlink(path + n))
+        return os.stat(path + object_fd).st_blocks
+
     def end(self) -> None:
         self.shadow.close()
         self.child.kill()
@@ -227,12 +235,10 @@ def test_shared_memory_written_through_its_file(target: Target) -> None:
 
 
 def test_looking_allocates_nothing(target: Target) -> None:
-    path = f"/proc/{target.pid}/fd/"
-    object_fd = next(n for n in os.listdir(path) if "memfd:object" in os.readlink(path + n))
-    before = os.stat(path + object_fd).st_blocks
+    before = target.blocks()
     assert before * 512 == 8 * PAGE
     target.finish()
-    assert os.stat(path + object_fd).st_blocks == before
+    assert target.blocks() == before
 
 
 def test_without_a_way_to_the_object_nothing_is_claimed(
@@ -262,17 +268,93 @@ def test_a_mapping_without_a_region_is_missed(target: Target) -> None:
     assert target.area in result.missed
 
 
-def test_a_copy_above_the_limit_is_refused_before_it_is_made(target: Target) -> None:
+def test_above_the_limit_digests_are_kept(target: Target) -> None:
     with Shadow(memory_limit=3 * PAGE) as small:
         fits = PageSet.from_ranges([(target.area, target.area + 3 * PAGE)])
         small.apply(target.report(fits))
-        assert small.bytes == 3 * PAGE
+        assert (small.bytes, small.memory) == (3 * PAGE, 3 * PAGE)
         more = PageSet.from_ranges([(target.area + PAGE, target.area + 4 * PAGE)])
+        small.apply(target.report(more))
+        # 16 pages lie in one or two pages of digests.
+        assert small.bytes == 4 * PAGE
+        assert small.memory <= 2 * PAGE
+        assert small.peak == 3 * PAGE
+
+
+def test_not_even_digests_fit(target: Target) -> None:
+    with Shadow(memory_limit=PAGE - 1) as small:
         with pytest.raises(TrackError, match="limit") as caught:
-            small.apply(target.report(more))
+            small.apply(target.report(PageSet.from_ranges([(target.area, target.area + PAGE)])))
         assert caught.value.hint
-        assert small.bytes == 3 * PAGE
-        small.apply(target.report(more, PageSet.from_ranges([(target.area, target.area + PAGE)])))
+        assert small.bytes == 0
+
+
+@pytest.fixture
+def digesting(target: Target) -> Target:
+    """The target with a copy of digests only."""
+    target.shadow.memory_limit = target.shadow.memory // 10
+    return target
+
+
+def test_digests_agree_with_contents(digesting: Target) -> None:
+    digesting.do("area[3 * 4096] = 1; shared[9 * 4096] = 2")
+    at, other = digesting.area + 3 * PAGE, digesting.shared + 9 * PAGE
+    result = digesting.finish(dirty=[at, other])
+    assert result.equal and not result.exact
+    assert digesting.shadow.memory <= digesting.shadow.memory_limit
+
+
+def test_digests_find_what_was_left_out(digesting: Target) -> None:
+    digesting.do("area[5 * 4096 + 17] = 1")
+    digesting.do("libc.madvise(ctypes.c_void_p(address(area) + 9 * 4096), 4096, 4)")
+    digesting.do("private[7 * 4096] = 1; punch(fd, 3 * 4096, 4096)")
+    result = digesting.finish()
+    assert pages(result.missed) == sorted(
+        [
+            digesting.area + 5 * PAGE,
+            digesting.area + 9 * PAGE,
+            digesting.private + 7 * PAGE,
+            digesting.shared + 3 * PAGE,
+        ]
+    )
+    assert {miss.byte for miss in result.misses} == {None}
+
+
+def test_a_miss_is_described(target: Target) -> None:
+    target.do("area[5 * 4096 + 17] = 1; disk[0] = 1")
+    result = target.finish()
+    found = {miss.start: (miss.region and miss.region.kind, miss.byte) for miss in result.misses}
+    at = target.area + 5 * PAGE
+    assert found == {at: (Kind.ANON, at + 17), target.disk: (Kind.SHARED_FILE, target.disk)}
+
+
+def test_describing_a_miss_allocates_nothing(target: Target) -> None:
+    target.do("punch(fd, 3 * 4096, 4096)")
+    before = target.blocks()
+    result = target.finish()
+    assert [(miss.start, miss.byte) for miss in result.misses] == [(target.shared + 3 * PAGE, None)]
+    assert target.blocks() == before
+
+
+def test_why_pages_were_listed_in_vain(target: Target) -> None:
+    quiet = target.report()
+    said = [(target.area, target.area + 2 * PAGE), (target.shared, target.shared + 5 * PAGE)]
+    regions = [
+        replace(one, tracking=Tracking.ALWAYS, reason="nobody knows")
+        if one.start == target.area
+        else one
+        for one in regions_of(target.pid)
+    ]
+    told = ProcessPages(
+        PageSet.from_ranges(said),
+        PageSet(),
+        PageSet.from_ranges([(target.area, target.area + PAGE)]),
+        lambda: regions,
+        [Window(target.shared, target.shared + 16 * PAGE, "object", 0)],
+    )
+    (result,) = target.shadow.finish(replace(quiet, processes={target.pid: told}))
+    assert result.why == {"always: nobody knows": 1, SHARED: 5, SAME: 1}
+    assert result.over_reported == 7
 
 
 def test_a_target_that_ended_is_gone(target: Target) -> None:

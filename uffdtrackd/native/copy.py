@@ -40,21 +40,21 @@ class Memory:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._source: Any = ffi.new("struct ut_copy_source *")
-        self._source.pid = pid
-        self._source.page_size = PAGE_SIZE
+        self.source: Any = ffi.new("struct ut_copy_source *")
+        self.source.pid = pid
+        self.source.page_size = PAGE_SIZE
         # Without it PROT_NONE pages are unreadable and all else still works.
         try:
             self._mem_fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             self._mem_fd = -1
-        self._source.mem_fd = self._mem_fd
+        self.source.mem_fd = self._mem_fd
 
     def close(self) -> None:
         """Closes its file; may be called twice."""
         if self._mem_fd >= 0:
             os.close(self._mem_fd)
-        self._mem_fd = self._source.mem_fd = -1
+        self._mem_fd = self.source.mem_fd = -1
 
     def __enter__(self) -> Memory:
         return self
@@ -77,7 +77,7 @@ class Memory:
             raise ValueError(f"not a range of addresses: {start:#x}+{length:#x}")
         buffer = bytearray(length)
         error = new_error()
-        if lib.ut_copy_read(self._source, start, length, ffi.from_buffer(buffer), error):
+        if lib.ut_copy_read(self.source, start, length, ffi.from_buffer(buffer), error):
             raise raised(error)
         return bytes(buffer)
 
@@ -86,8 +86,8 @@ class Memory:
         view = memoryview(runs).cast("B").cast("Q")
         buffer = bytearray(sum(view[1::2]) - sum(view[::2]))
         error = new_error()
-        pointer, count = _pairs(runs)
-        if lib.ut_copy_read_runs(self._source, pointer, count, ffi.from_buffer(buffer), error):
+        pointer, count = pairs_of(runs)
+        if lib.ut_copy_read_runs(self.source, pointer, count, ffi.from_buffer(buffer), error):
             raise raised(error)
         return bytes(buffer)
 
@@ -98,8 +98,8 @@ class Memory:
         """
         unreadable = new_runs()
         error = new_error()
-        pointer, count = _pairs(runs)
-        if lib.ut_copy_to_fd(self._source, pointer, count, fd, unreadable, error):
+        pointer, count = pairs_of(runs)
+        if lib.ut_copy_to_fd(self.source, pointer, count, fd, unreadable, error):
             raise raised(error)
         return view_of(unreadable)
 
@@ -114,8 +114,8 @@ class Memory:
         differ = new_runs()
         unreadable = new_runs()
         error = new_error()
-        pointer, count = _pairs(runs)
-        if lib.ut_copy_compare(self._source, pointer, count, fd, shift, differ, unreadable, error):
+        pointer, count = pairs_of(runs)
+        if lib.ut_copy_compare(self.source, pointer, count, fd, shift, differ, unreadable, error):
             raise raised(error)
         return view_of(differ), view_of(unreadable)
 
@@ -123,7 +123,7 @@ class Memory:
 def punch(fd: int, runs: Runs) -> None:
     """Makes the runs holes of fd again (fallocate(2)). Raises NativeError."""
     error = new_error()
-    pointer, count = _pairs(runs)
+    pointer, count = pairs_of(runs)
     if lib.ut_copy_punch(pointer, count, fd, error):
         raise raised(error)
 
@@ -132,13 +132,14 @@ def nonzero(fd: int, runs: Runs) -> memoryview:
     """The pages of the runs that hold a byte other than zero in fd. Raises NativeError."""
     found = new_runs()
     error = new_error()
-    pointer, count = _pairs(runs)
+    pointer, count = pairs_of(runs)
     if lib.ut_copy_nonzero(pointer, count, PAGE_SIZE, fd, found, error):
         raise raised(error)
     return view_of(found)
 
 
-def _pairs(runs: Runs) -> tuple[Any, int]:
+def pairs_of(runs: Runs) -> tuple[Any, int]:
+    """The runs as C takes them: a pointer and how many."""
     buffer = ffi.from_buffer("uint64_t[]", runs)
     return buffer, len(buffer) // 2
 

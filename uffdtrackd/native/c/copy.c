@@ -25,28 +25,10 @@
 #include <unistd.h>
 
 #include "api/copy.h"
+#include "batch.h"
 #include "runs_list.h"
 
-/* 512 pieces: the kernel keeps up to 8 on its stack and allocates for more, and
- * past some hundreds the cost of the call itself no longer shows. 1 MiB stays in
- * a second-level cache between the read and the write. */
-enum { BATCH_PIECES = 512, BATCH_BYTES = 1 << 20 };
-
-struct batch {
-	struct iovec piece[BATCH_PIECES]; /* addresses in the target */
-	uint64_t pieces;
-	uint64_t bytes;
-};
-
-/* Where the walk over a list of runs stands. */
-struct cursor {
-	const uint64_t *runs;
-	uint64_t n;
-	uint64_t at;       /* run */
-	uint64_t consumed; /* bytes of that run */
-};
-
-static bool next_batch(struct cursor *cursor, struct batch *batch)
+bool ut_next_batch(struct cursor *cursor, struct batch *batch)
 {
 	batch->pieces = 0;
 	batch->bytes = 0;
@@ -119,12 +101,8 @@ static ssize_t read_by_force(const struct ut_copy_source *source, uint64_t addre
 	return got > 0 ? got : 0;
 }
 
-/*
- * Fills buffer with the bytes of the batch. Unreadable pages become zeros and go
- * to *unreadable; without such a list the first one fails the call.
- */
-static int gather(const struct ut_copy_source *source, struct batch *batch, char *buffer,
-                  struct ut_copy_runs *unreadable, struct ut_error *error)
+int ut_gather(const struct ut_copy_source *source, struct batch *batch, char *buffer,
+              struct ut_copy_runs *unreadable, struct ut_error *error)
 {
 	struct iovec *piece = batch->piece;
 	struct iovec *end = piece + batch->pieces;
@@ -181,8 +159,8 @@ int ut_copy_read_runs(const struct ut_copy_source *source, const uint64_t *runs,
 	struct batch batch;
 	char *to = buffer;
 
-	while (next_batch(&cursor, &batch)) {
-		if (gather(source, &batch, to, NULL, error))
+	while (ut_next_batch(&cursor, &batch)) {
+		if (ut_gather(source, &batch, to, NULL, error))
 			return -1;
 		to += batch.bytes;
 	}
@@ -197,8 +175,8 @@ int ut_copy_read(const struct ut_copy_source *source, uint64_t start, uint64_t l
 	return length ? ut_copy_read_runs(source, run, 1, buffer, error) : 0;
 }
 
-static int write_all(int fd, const char *from, uint64_t length, uint64_t offset,
-                     struct ut_error *error)
+int ut_write_all(int fd, const char *from, uint64_t length, uint64_t offset,
+                 struct ut_error *error)
 {
 	while (length) {
 		ssize_t put = pwrite(fd, from, length, (off_t)offset);
@@ -215,9 +193,8 @@ static int write_all(int fd, const char *from, uint64_t length, uint64_t offset,
 	return 0;
 }
 
-/* A read past the end of the file is a hole too. */
-static int read_all(int fd, char *to, uint64_t length, uint64_t offset,
-                    struct ut_error *error)
+int ut_read_all(int fd, char *to, uint64_t length, uint64_t offset,
+                struct ut_error *error)
 {
 	while (length) {
 		ssize_t got = pread(fd, to, length, (off_t)offset);
@@ -243,21 +220,21 @@ int ut_copy_to_fd(const struct ut_copy_source *source, const uint64_t *runs, uin
 {
 	struct cursor cursor = {runs, n, 0, 0};
 	struct batch batch;
-	struct batch left; /* gather() uses up its batch */
+	struct batch left; /* ut_gather() uses up its batch */
 	char *buffer = malloc(BATCH_BYTES);
 	int rc = -1;
 
 	if (!buffer)
 		return ut_fail(error, "allocate a buffer", ENOMEM, 0, 0, BATCH_BYTES);
-	while (next_batch(&cursor, &batch)) {
+	while (ut_next_batch(&cursor, &batch)) {
 		char *from = buffer;
 
 		left = batch;
-		if (gather(source, &left, buffer, unreadable, error))
+		if (ut_gather(source, &left, buffer, unreadable, error))
 			goto out;
 		for (uint64_t i = 0; i < batch.pieces; i++) {
-			if (write_all(fd, from, batch.piece[i].iov_len,
-			              (uint64_t)batch.piece[i].iov_base, error))
+			if (ut_write_all(fd, from, batch.piece[i].iov_len,
+			                 (uint64_t)batch.piece[i].iov_base, error))
 				goto out;
 			from += batch.piece[i].iov_len;
 		}
@@ -295,18 +272,18 @@ int ut_copy_compare(const struct ut_copy_source *source, const uint64_t *runs, u
 
 	if (!ours)
 		return ut_fail(error, "allocate a buffer", ENOMEM, 0, 0, 2 * BATCH_BYTES);
-	while (next_batch(&cursor, &batch)) {
+	while (ut_next_batch(&cursor, &batch)) {
 		uint64_t done = 0;
 
 		left = batch;
-		if (gather(source, &left, theirs, unreadable, error))
+		if (ut_gather(source, &left, theirs, unreadable, error))
 			goto out;
 		for (uint64_t i = 0; i < batch.pieces; i++) {
 			uint64_t address = (uint64_t)batch.piece[i].iov_base;
 			uint64_t length = batch.piece[i].iov_len;
 
-			if (read_all(fd, ours + done, length, address + (uint64_t)shift,
-			             error) ||
+			if (ut_read_all(fd, ours + done, length,
+			                address + (uint64_t)shift, error) ||
 			    list_differences(address, length, source->page_size,
 			                     ours + done, theirs + done, differ, error))
 				goto out;
@@ -332,12 +309,12 @@ int ut_copy_nonzero(const uint64_t *runs, uint64_t n, uint64_t page_size, int fd
 		ut_fail(error, "allocate a buffer", ENOMEM, 0, 0, BATCH_BYTES);
 		goto out;
 	}
-	while (next_batch(&cursor, &batch)) {
+	while (ut_next_batch(&cursor, &batch)) {
 		for (uint64_t i = 0; i < batch.pieces; i++) {
 			uint64_t address = (uint64_t)batch.piece[i].iov_base;
 			uint64_t length = batch.piece[i].iov_len;
 
-			if (read_all(fd, buffer, length, address, error) ||
+			if (ut_read_all(fd, buffer, length, address, error) ||
 			    list_differences(address, length, page_size, buffer, zeros,
 			                     nonzero, error))
 				goto out;
