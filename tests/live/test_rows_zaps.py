@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import uffdtrackd
 from tests.live.row import Row
 from tests.procfs import PAGE, present
 from tests.puppet import (
@@ -27,6 +28,7 @@ from tests.puppet import (
     MADV_PAGEOUT,
     MADV_REMOVE,
     MAP_HUGETLB,
+    MAP_NORESERVE,
     MAP_PRIVATE,
     MAP_SHARED,
     RW,
@@ -189,6 +191,33 @@ def test_row_14_one_word_was_there(row: Row, huge_pages: None, after: str) -> No
         row.judge((last & -PAGE, 1))
         row.puppet.store(last, word)
         row.judge((last & -PAGE, 1))
+
+
+def sparse(row: Row, flags: int) -> int:
+    """More than a GiB of huge pages, of which one is there."""
+    at = row.puppet.mmap(1100 * PER_HUGE, RW, flags | MAP_HUGETLB | MAP_NORESERVE)
+    row.puppet.fill(at, PER_HUGE)
+    return at
+
+
+def test_row_14_an_empty_gibibyte(row: Row, huge_pages: None) -> None:
+    """Huge pages without even a page table: older kernels say nothing of those."""
+    at = sparse(row, ANON)
+    row.watch()
+    row.puppet.fill(at + HUGE, PER_HUGE)
+    row.judge((at + HUGE, PER_HUGE))
+    row.puppet.fill(at + 1090 * HUGE, PER_HUGE)
+    row.judge((at + 1090 * HUGE, PER_HUGE))
+
+
+def test_row_14_an_empty_gibibyte_shared(row: Row, huge_pages: None, backend: str) -> None:
+    """Protecting those would hang kernels before 6.12.97 for ever. (Reading them takes pages.)"""
+    at = sparse(row, MAP_SHARED | 0x20)
+    with uffdtrackd.attach(row.puppet.pid, backend=backend) as session:
+        for _ in range(3):
+            row.puppet.fill(at, PER_HUGE)
+            pages = session.iterate().processes[row.puppet.pid]
+            assert any(start <= at < end for start, end in pages.always)
 
 
 @pytest.mark.parametrize("after", AFTER)

@@ -24,7 +24,7 @@ class Check:
     def run(self, args: argparse.Namespace, terminal: Terminal) -> int:
         from ..tracking.probe import report
 
-        found = report()
+        found = report(afresh=True)
         if args.json:
             terminal.print(json.dumps(asdict(found), separators=(",", ":")))
         else:
@@ -34,11 +34,21 @@ class Check:
             )
             for one in found.capabilities:
                 mark = "yes" if one.works else "NO " if one.needed else "no "
+                terminal.print(f"  {mark}  {one.title}")
                 detail = f" ({one.detail})" if one.detail else ""
-                terminal.print(f"  {mark}  {one.title}{detail}")
+                terminal.print(f"       {'found' if one.works else 'tried'}: {one.how}{detail}")
                 if not one.works:
-                    terminal.print(f"       {one.without}")
-            terminal.print(f"backend: {found.backend or 'none'}")
+                    terminal.print(f"       without: {one.without}")
+            terminal.print(f"backend: {_backend(found.backend)}")
         if found.backend is None:
             return NotSupported.exit_code
         return 0
+
+
+def _backend(name: str | None) -> str:
+    words = {
+        None: "none: what is marked NO is needed",
+        "async": "async (the kernel notes writes by itself; a first write costs about 1 us)",
+        "sync": "sync (a thread of ours answers each first write; it costs some 20 us and more)",
+    }
+    return words[name]

@@ -33,7 +33,7 @@ def collected(out: Any, also: memoryview) -> Collected:
     return Collected(
         as_runs(out.dirty, also),
         as_runs(out.file),
-        as_runs(out.discarded),
+        as_runs(out.discarded, as_runs(out.voids)),
         out.calls,
         out.failed,
         out.spans,
@@ -44,10 +44,12 @@ def collected(out: Any, also: memoryview) -> Collected:
 class Collector:
     """Collects what was written through one /proc/PID/pagemap, the caller's to close."""
 
-    def __init__(self, pagemap: int, limit: int) -> None:
+    def __init__(self, pagemap: int, limit: int, silent_holes: bool = False) -> None:
+        """silent_holes: this kernel says nothing where there is no page table (c/collect.c)."""
         self._c: Any = ffi.gc(lib.ut_collector_new(pagemap, limit), lib.ut_collector_free)
         if not self._c:
             raise MemoryError("collector")
+        lib.ut_collector_silent_holes(self._c, silent_holes)
         self._out = ffi.new("struct ut_collected *")
 
     def exclude(self, ranges: memoryview) -> None:

@@ -23,6 +23,12 @@ class Probe(IntEnum):
     PRIVATE_FILE = lib.UT_PROBE_PRIVATE_FILE
     PAGEMAP_SCAN = lib.UT_PROBE_PAGEMAP_SCAN
     EMPTY_HUGE_PAGE = lib.UT_PROBE_EMPTY_HUGE_PAGE
+    WP_SYNC = lib.UT_PROBE_WP_SYNC
+    SPECIAL_REFUSED = lib.UT_PROBE_SPECIAL_REFUSED
+
+
+#: The step of a failure that says nothing of the machine: it took too long, or was killed.
+DIED = "the probe died or hung"
 
 
 def probe(which: Probe) -> NativeError | None:

@@ -7,11 +7,8 @@ sync    a handler of ours is told, and lets it go on    UFFD_FEATURE_PAGEFAULT_F
 
 from __future__ import annotations
 
-from functools import cache
-
 from ..model.region import Tracking
-from ..native.error import NativeError
-from ..native.faults import Feature, features
+from .probe import works
 
 BACKENDS = ("auto", "async", "sync")
 
@@ -21,12 +18,9 @@ def choose(name: str) -> Tracking:
     return automatic() if name == "auto" else Tracking(name)
 
 
-@cache
 def automatic() -> Tracking:
-    """What "auto" means here; found out by asking a userfaultfd that is thrown away."""
-    try:
-        found = features()
-    except NativeError:
-        # We may not make one. The target may be allowed to, and then it shows.
-        return Tracking.ASYNC
-    return Tracking.ASYNC if Feature.WP_ASYNC in found else Tracking.SYNC
+    """What "auto" means here; see `probe`.
+
+    Where neither works, asynchronous: the target may be allowed what we are not, and then it shows.
+    """
+    return Tracking.SYNC if works("wp_sync") and not works("wp_async") else Tracking.ASYNC

@@ -142,9 +142,11 @@ class Pinned:
     def _pins(self, means: Means, pinned: int) -> Pins:
         if means & Means.DEVICE:
             return Pins(self._none, True, "a device may write to pinned memory")
-        if not pinned:
+        # Linux 7 counts no buffers of a ring whose owner may lock what it likes: ask the ring.
+        ring = means & Means.RING and (pinned or self._descriptors is not None)
+        buffers = self._buffers() if ring else []
+        if not pinned and buffers == []:
             return self._nothing
-        buffers = self._buffers() if means & Means.RING else []
         if buffers is None:
             return Pins(self._none, True, "a ring that does not tell its buffers may write")
         spread = sum(-(-end // _MOST) * _MOST - start // _MOST * _MOST for start, end in buffers)

@@ -1,7 +1,8 @@
 """What can be tracked on this machine, by us, now; and what to change where it cannot.
 
     native.probe (does each thing once) --+
-    Yama, architecture -------------------+--> Capability for each, and the backend they allow
+    architecture -------------------------+--> remembered until the next boot
+    Yama, read each time -----------------+--> Capability for each, and the backend they allow
 
 Versions are not compared: stable kernels carry fixes their number does not promise, and
 containers forbid what their kernel can do.
@@ -12,33 +13,22 @@ from __future__ import annotations
 import errno
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 
 from ..native.error import NativeError
-from ..native.probe import Probe, probe
+from ..native.probe import DIED, probe
+from . import remembered
+from .capability import BACKENDS, EVERY, TABLE, Capability, Row
 from .permission import yama_scope
 
 
 @dataclass(frozen=True, slots=True)
-class Capability:
-    """One thing that tracking uses.
-
-    name: for programs. title: for people. works: it was done. needed: nothing can be tracked
-    without it. detail: how it failed, or what was found. without: what is lost where it does
-    not work, or what to change.
-    """
-
-    name: str
-    title: str
-    works: bool
-    needed: bool
-    detail: str
-    without: str
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
-    """All of it. backend: what attach(backend="auto") takes here, None if nothing can."""
+    """All of it. backend: what attach(backend="auto") takes here, None if nothing can.
+
+    remembered: nothing was tried now: it was by an earlier process in this boot.
+    """
 
     kernel: str
     machine: str
@@ -46,95 +36,10 @@ class Report:
     user: int
     capabilities: tuple[Capability, ...]
     backend: str | None
+    remembered: bool
 
 
-# (name, what is tried, title, needed, what is lost or what to change)
-_TABLE: tuple[tuple[str, Probe, str, bool, str], ...] = (
-    (
-        "ptrace",
-        Probe.PTRACE,
-        "stop a thread of another process",
-        True,
-        "allow ptrace in the seccomp filter, and CAP_SYS_PTRACE, of this container or service",
-    ),
-    (
-        "pidfd_getfd",
-        Probe.PIDFD_GETFD,
-        "take a file descriptor from another process",
-        True,
-        "allow pidfd_open and pidfd_getfd (Linux 5.6) in the seccomp filter",
-    ),
-    (
-        "read_memory",
-        Probe.READ_MEMORY,
-        "read the memory of another process",
-        False,
-        "Session.read and `verify` do not work; allow process_vm_readv",
-    ),
-    (
-        "userfaultfd_user_mode",
-        Probe.UFFD_USER_MODE,
-        "make a userfaultfd for user mode",
-        True,
-        "needs Linux 5.11 with CONFIG_USERFAULTFD, and userfaultfd allowed by the seccomp filter",
-    ),
-    (
-        "wp_async",
-        Probe.WP_ASYNC,
-        "let the kernel note writes by itself (asynchronous write protection)",
-        True,
-        "needs Linux 6.7 with CONFIG_PTE_MARKER_UFFD_WP",
-    ),
-    (
-        "private_file",
-        Probe.PRIVATE_FILE,
-        "protect private mappings of files",
-        True,
-        "needs Linux 6.7: programs and libraries keep their data in such mappings",
-    ),
-    (
-        "pagemap_scan",
-        Probe.PAGEMAP_SCAN,
-        "ask which pages were written (PAGEMAP_SCAN)",
-        True,
-        "needs Linux 6.7",
-    ),
-    (
-        "empty_huge_page",
-        Probe.EMPTY_HUGE_PAGE,
-        "see huge pages that the target gave back",
-        False,
-        "slower: what is populated is compared from one iteration to the next",
-    ),
-    (
-        "userfaultfd",
-        Probe.UFFD,
-        "make a userfaultfd for kernel mode too",
-        False,
-        "only the sync backend needs it; CAP_SYS_PTRACE or vm.unprivileged_userfaultfd=1",
-    ),
-    (
-        "dev_userfaultfd",
-        Probe.UFFD_DEVICE,
-        "use /dev/userfaultfd",
-        False,
-        "targets whose seccomp filter forbids userfaultfd may be refused; run as root (Linux 6.1)",
-    ),
-    (
-        "suspend_seccomp",
-        Probe.SUSPEND_SECCOMP,
-        "attach to targets with a strict seccomp filter",
-        False,
-        "needs CAP_SYS_ADMIN and no seccomp filter on the tracker itself",
-    ),
-    (
-        "map_files",
-        Probe.MAP_FILES,
-        "look behind shared mappings (/proc/PID/map_files)",
-        False,
-        "holes in deleted or shared memory are not seen as discarded; CAP_CHECKPOINT_RESTORE",
-    ),
-)
+_PASSING = (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EINTR, errno.EBUSY)
 
 _YAMA = {
     0: "0: every process of the same user",
@@ -144,24 +49,77 @@ _YAMA = {
 }
 
 
-def report() -> Report:
-    """Tries everything; takes a few milliseconds."""
-    found = [_architecture(), *(_tried(*row) for row in _TABLE), _yama()]
-    usable = all(one.works for one in found if one.needed)
+def report(afresh: bool = True) -> Report:
+    """Everything; takes some milliseconds where it has to be tried.
+
+    afresh: try it in any case. What is found is kept for others, see `remembered`.
+    """
+    tried = None if afresh else _recalled()
+    known = tried is not None
+    if tried is None:
+        failures = [(row, probe(row.probe)) for row in TABLE]
+        tried = tuple(_tried(row, failure) for row, failure in failures)
+        if all(failure is None or _lasting(failure) for _, failure in failures):
+            remembered.keep([asdict(one) for one in tried])
+    found = (_architecture(), *tried, _yama())
     return Report(
         kernel=platform.release(),
         machine=platform.machine(),
         page_size=os.sysconf("SC_PAGE_SIZE"),
         user=os.geteuid(),
-        capabilities=tuple(found),
-        backend="async" if usable else None,
+        capabilities=found,
+        backend=next((name for name in BACKENDS if _usable(name, found)), None),
+        remembered=known,
     )
 
 
-def _tried(name: str, which: Probe, title: str, needed: bool, without: str) -> Capability:
-    failure = probe(which)
-    detail = "" if failure is None else _detail(failure)
-    return Capability(name, title, failure is None, needed, detail, without)
+def works(name: str) -> bool:
+    """Whether the capability `name` is there, by what is known of this boot and of our rights."""
+    return name in _working(remembered.rights())
+
+
+@cache
+def _working(rights: tuple[str, ...]) -> frozenset[str]:
+    """rights: what it depends on, so that a process that drops its own asks again."""
+    return frozenset(one.name for one in report(afresh=False).capabilities if one.works)
+
+
+def _usable(backend: str, found: tuple[Capability, ...]) -> bool:
+    return all(one.works for one in found if backend in one.needed_by)
+
+
+def _recalled() -> tuple[Capability, ...] | None:
+    """What an earlier process found; None if nobody did, or it was not about the same things."""
+    kept = remembered.recall()
+    if kept is None:
+        return None
+    try:
+        found = tuple(Capability(**{**one, "needed_by": tuple(one["needed_by"])}) for one in kept)
+    except (TypeError, KeyError):
+        return None
+    if [one.name for one in found] != [row.name for row in TABLE]:
+        return None
+    return found
+
+
+def _lasting(failure: NativeError) -> bool:
+    """Whether it would fail again: not for want of memory, descriptors or time."""
+    if not failure.errno:
+        return failure.step != DIED
+    return failure.errno not in _PASSING
+
+
+def _tried(row: Row, failure: NativeError | None) -> Capability:
+    return Capability(
+        row.name,
+        row.title,
+        failure is None,
+        row.needed_by == EVERY,
+        row.needed_by,
+        row.how,
+        "" if failure is None else _detail(failure),
+        row.without,
+    )
 
 
 def _detail(failure: NativeError) -> str:
@@ -177,6 +135,8 @@ def _architecture() -> Capability:
         "run on an architecture that code can be injected on",
         machine == "x86_64",
         True,
+        EVERY,
+        "the kernel was asked (uname)",
         machine,
         "x86_64 only for now",
     )
@@ -191,6 +151,8 @@ def _yama() -> Capability:
         "attach to processes that are not our children (Yama)",
         free,
         False,
+        (),
+        "kernel.yama.ptrace_scope was read",
         f"kernel.yama.ptrace_scope is {_YAMA.get(scope, str(scope))}",
         "run as root, or set kernel.yama.ptrace_scope=0",
     )

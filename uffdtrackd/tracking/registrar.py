@@ -27,8 +27,10 @@ from dataclasses import dataclass
 from ..model.pageset import PageSet
 from ..native import scan
 from ..native.error import NativeError
+from ..native.faults import unregister
 from ..native.layout import SHARED, WRITE, Layout, Vma
 from . import stale
+from .special import special_mappings
 
 REFUSALS = (errno.EINVAL, errno.EPERM, errno.EBUSY)
 
@@ -61,7 +63,11 @@ def _lowest_address() -> int:
 class Registrar:
     """Registers one address space, from outside, through its userfaultfd and pagemap."""
 
-    def __init__(self, uffd: int, pagemap: int, limit: int, page_size: int) -> None:
+    def __init__(
+        self, uffd: int, pagemap: int, limit: int, page_size: int, smaps: int = -1
+    ) -> None:
+        """smaps: /proc/PID/smaps, the caller's, where this kernel refuses too little."""
+        self._smaps = smaps
         self._uffd = uffd
         self._pagemap = pagemap
         self._limit = limit
@@ -108,6 +114,8 @@ class Registrar:
         if newly:
             # Registered neighbours merge into one VMA: the layout is the one after that.
             layout.refresh()
+            if self._smaps >= 0:
+                self._give_back_special()
             swallowed = stale.swallowed(before, layout.text())
             newly |= PageSet.from_ranges(swallowed, self._page_size) - self._refused_ranges()
             mapped = PageSet.from_runs(layout.mapped(), self._page_size)
@@ -122,6 +130,18 @@ class Registrar:
     def settled(self) -> Sequence[tuple[int, int, int]] | None:
         """What is not registered and need not be, as `scan.get` has it; None: not all is done."""
         return None if self._unclean else self._settled
+
+    def _give_back_special(self) -> None:
+        """Unregisters what the kernel ought to have refused: see `special`."""
+        for vma in special_mappings(self._smaps):
+            if vma.start not in self.refused:
+                try:
+                    unregister(self._uffd, vma.start, vma.end)
+                except NativeError as error:
+                    if error.errno not in (*REFUSALS, errno.ENOMEM):
+                        raise
+                    continue  # it could not be registered either, or is gone
+                self.refused[vma.start] = Refused(vma, errno.EINVAL)
 
     def _refused_ranges(self) -> PageSet:
         ranges = ((r.vma.start, r.vma.end) for r in self.refused.values())

@@ -44,6 +44,7 @@ from .huge import HugePages
 from .known import Known
 from .object import View
 from .pinned import Pinned, Pins
+from .probe import works
 from .registrar import Registrar
 from .shared import SharedPages
 from .space import Space
@@ -92,10 +93,13 @@ class Tracker:
         self._scannable = PageSet.from_ranges([(0, limit)], page_size)
         self._maps = os.open(f"/proc/{tid}/maps", os.O_RDONLY | os.O_CLOEXEC)
         self._mem = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+        self._smaps = -1
+        if not works("special_refused"):
+            self._smaps = os.open(f"/proc/{tid}/smaps", os.O_RDONLY | os.O_CLOEXEC)
         self._layout = Layout(self._maps)
         self._judge = Judge(self._mem, tid)
-        self._registrar = Registrar(uffd, pagemap, limit, page_size)
-        self._collector = Collector(pagemap, limit)
+        self._registrar = Registrar(uffd, pagemap, limit, page_size, self._smaps)
+        self._collector = Collector(pagemap, limit, silent_holes=not works("empty_huge_page"))
         self._huge = HugePages(pagemap, self._mem, page_size)
         self._pid, self._tid = pid, tid
         self._half: Half | None = None
@@ -130,10 +134,10 @@ class Tracker:
     def close(self) -> None:
         """Gives back what it opened; the userfaultfd is its owner's."""
         self._pinned.close()
-        for fd in (self._maps, self._mem):
+        for fd in (self._maps, self._mem, self._smaps):
             if fd >= 0:
                 os.close(fd)
-        self._maps = self._mem = -1
+        self._maps = self._mem = self._smaps = -1
 
     def register(self) -> None:
         """Registers what is there now, so that a refusal shows at once. Raises NativeError."""

@@ -6,6 +6,7 @@ EPERM          shared mapping of a file on a disk that  skip    the file has the
 EPERM          the same of shared memory                always  others may write it
 EBUSY          it belongs to the target's own           always
                userfaultfd
+EINVAL, EPERM  vvar: the time of day                    skip
 EINVAL         MAP_DROPPABLE: it may vanish any time    skip
 EINVAL         the kernel made it (vdso, rings, ...)    always, or skip where nobody can
                                                         read it (vvar, device memory)
@@ -94,6 +95,10 @@ class Judge:
 
     def _decide(self, refused: Refused) -> Untracked:
         vma, kind = refused.vma, kind_of(refused.vma)
+        if vma.name.startswith("[vvar"):
+            # It changes while everybody stands still. Since Linux 7 it can be read, but not kept.
+            why = "written by the kernel all the time, the same in every process"
+            return Untracked(vma, Tracking.SKIP, why, False)
         if refused.errno == errno.EPERM and kind is Kind.SHARED_FILE:
             return Untracked(vma, Tracking.SKIP, "content of a file the target cannot write", False)
         if refused.errno == errno.EPERM:

@@ -22,6 +22,12 @@ int ut_collector_exclude(struct ut_collector *collector, const uint64_t *runs,
 int ut_collector_shared(struct ut_collector *collector, const uint64_t *runs,
                         uint64_t count);
 
+/*
+ * Whether this kernel reports nothing where there is no page table
+ * (UT_PROBE_EMPTY_HUGE_PAGE fails): then blocks that were emptied are looked for.
+ */
+void ut_collector_silent_holes(struct ut_collector *collector, int silent);
+
 /* Forgets the blocks that lie wholly inside [start, end): unmapped, or mapped anew. */
 void ut_collector_forget(struct ut_collector *collector, uint64_t start, uint64_t end);
 
@@ -29,11 +35,12 @@ struct ut_collected {
 	struct ut_regions *dirty; /* written, or dirty because a call failed */
 	struct ut_regions *file;  /* first seen: clean pages of a file, now protected */
 	struct ut_regions
-		*discarded;  /* whole blocks that were found empty and given up */
-	uint64_t calls;      /* ioctls made */
-	uint64_t failed;     /* calls that failed, each range dirty in full */
-	uint64_t spans;      /* stretches of blocks known to have pages ... */
-	uint64_t span_bytes; /* ... and what they amount to */
+		*discarded;       /* whole blocks that were found empty and given up */
+	struct ut_regions *voids; /* the same, where the kernel says nothing of it */
+	uint64_t calls;           /* ioctls made */
+	uint64_t failed;          /* calls that failed, each range dirty in full */
+	uint64_t spans;           /* stretches of blocks known to have pages ... */
+	uint64_t span_bytes;      /* ... and what they amount to */
 };
 
 /*

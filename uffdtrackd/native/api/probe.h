@@ -18,7 +18,9 @@
 #define UT_PROBE_PRIVATE_FILE    9
 #define UT_PROBE_PAGEMAP_SCAN    10
 #define UT_PROBE_EMPTY_HUGE_PAGE 11
-#define UT_PROBES                12
+#define UT_PROBE_WP_SYNC         12
+#define UT_PROBE_SPECIAL_REFUSED 13
+#define UT_PROBES                14
 
 /*
  * Does one of the above in a child process that may die or hang without harm.

@@ -32,6 +32,10 @@
  * call that stops at the first present page tells. Empty blocks leave their
  * span, so that a heap that shrank costs nothing for ever; their holes stay
  * protected, and a page that comes back is WRITTEN and populated: found in the gap.
+ *
+ * Kernels before 6.12.103 and 6.18.44 report nothing where there is no page table
+ * at all, as after MADV_DONTNEED of a huge page: there, every block of the spans is
+ * looked at (silent_holes). What is found empty is not protected, and need not be.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -55,7 +59,10 @@ struct ut_collector {
 	struct ut_regions dirty;
 	struct ut_regions file;
 	struct ut_regions discarded;
+	struct ut_regions voids; /* more of discarded, in silence */
 	struct ut_regions found; /* scratch */
+	struct spans pieces;     /* scratch */
+	int silent_holes;
 	uint64_t calls;
 	uint64_t failed;
 	struct emptied emptied;
@@ -106,7 +113,9 @@ void ut_collector_free(struct ut_collector *c)
 	free(c->dirty.data);
 	free(c->file.data);
 	free(c->discarded.data);
+	free(c->voids.data);
 	free(c->found.data);
+	free(c->pieces.data);
 	free(c->emptied.scratch.data);
 	free(c);
 }
@@ -119,6 +128,11 @@ int ut_collector_exclude(struct ut_collector *c, const uint64_t *pairs, uint64_t
 int ut_collector_shared(struct ut_collector *c, const uint64_t *pairs, uint64_t count)
 {
 	return spans_set(&c->shared, pairs, count);
+}
+
+void ut_collector_silent_holes(struct ut_collector *c, int silent)
+{
+	c->silent_holes = silent;
 }
 
 void ut_collector_forget(struct ut_collector *c, uint64_t start, uint64_t end)
@@ -142,6 +156,24 @@ static int all_dirty(struct ut_collector *c, uint64_t start, uint64_t end,
 	return 0;
 }
 
+/* Takes the empty blocks out of what was just protected; the rest stays in the spans. */
+static int take_out_empty(struct ut_collector *c, uint64_t start, uint64_t end,
+                          uint64_t from)
+{
+	int err;
+
+	if (!c->silent_holes)
+		return emptied_take_out(&c->emptied, start, end, from, &c->dirty,
+		                        &c->discarded, &c->next);
+	c->pieces.count = 0;
+	err = emptied_take_out(&c->emptied, start, end, from, &c->dirty, &c->discarded,
+	                       &c->pieces);
+	for (uint64_t i = 0; i < c->pieces.count && !err; i++)
+		err = emptied_look_for(&c->emptied, c->pieces.data[i].start,
+		                       c->pieces.data[i].end, &c->voids, &c->next);
+	return err;
+}
+
 static int collect_span(struct ut_collector *c, uint64_t start, uint64_t end,
                         struct ut_error *error)
 {
@@ -159,8 +191,7 @@ static int collect_span(struct ut_collector *c, uint64_t start, uint64_t end,
 			if (spans_append(&c->next, start, stop))
 				return ut_fail(error, "collect", ENOMEM, 0, start,
 				               stop - start);
-		} else if (emptied_take_out(&c->emptied, start, stop, from, &c->dirty,
-		                            &c->discarded, &c->next)) {
+		} else if (take_out_empty(c, start, stop, from)) {
 			return ut_fail(error, "collect", ENOMEM, 0, start, stop - start);
 		}
 		start = stop;
@@ -275,6 +306,7 @@ int ut_collect(struct ut_collector *c, struct ut_collected *out, struct ut_error
 	c->dirty.count = 0;
 	c->file.count = 0;
 	c->discarded.count = 0;
+	c->voids.count = 0;
 	c->next.count = 0;
 	c->calls = 0;
 	c->emptied.calls = 0;
@@ -298,6 +330,7 @@ int ut_collect(struct ut_collector *c, struct ut_collected *out, struct ut_error
 	out->dirty = &c->dirty;
 	out->file = &c->file;
 	out->discarded = &c->discarded;
+	out->voids = &c->voids;
 	out->calls = c->calls + c->emptied.calls;
 	out->failed = c->failed;
 	out->spans = c->spans.count;

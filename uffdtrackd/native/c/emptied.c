@@ -120,3 +120,55 @@ int emptied_take_out(struct emptied *e, uint64_t start, uint64_t end, uint64_t f
 		err = cut_out(e, dirty, from, discarded, first);
 	return err ? -1 : 0;
 }
+
+/* Neither page nor marker in a block, and so nothing that could be protected. */
+static const struct ut_match ANYTHING = {
+	.anyof = UT_PAGE_PRESENT | UT_PAGE_SWAPPED,
+};
+
+static int is_void(struct emptied *e, uint64_t block)
+{
+	struct ut_error ignored;
+
+	e->scratch.count = 0;
+	e->calls++;
+	return !ut_scan_get(e->pagemap, block, block + BLOCK, &ANYTHING, 1, &e->scratch,
+	                    &ignored) &&
+	       !e->scratch.count;
+}
+
+static int append_private(const struct emptied *e, uint64_t start, uint64_t end,
+                          struct ut_regions *voids)
+{
+	int err = 0;
+
+	for (uint64_t i = spans_find(e->shared, start);
+	     i < e->shared->count && e->shared->data[i].start < end; i++) {
+		if (start < e->shared->data[i].start)
+			err |= regions_append(voids, start, e->shared->data[i].start, 0);
+		start = max_u64(start, e->shared->data[i].end);
+	}
+	if (start < end)
+		err |= regions_append(voids, start, end, 0);
+	return err;
+}
+
+int emptied_look_for(struct emptied *e, uint64_t start, uint64_t end,
+                     struct ut_regions *voids, struct spans *kept)
+{
+	uint64_t rest = start;
+	int err = 0;
+
+	for (uint64_t block = (start + BLOCK - 1) & ~(BLOCK - 1); block + BLOCK <= end;
+	     block += BLOCK) {
+		if (!is_void(e, block))
+			continue;
+		err |= append_private(e, block, block + BLOCK, voids);
+		if (rest < block)
+			err |= spans_append(kept, rest, block);
+		rest = block + BLOCK;
+	}
+	if (rest < end)
+		err |= spans_append(kept, rest, end);
+	return err ? -1 : 0;
+}

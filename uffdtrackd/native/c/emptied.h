@@ -19,3 +19,11 @@ struct emptied {
 int emptied_take_out(struct emptied *emptied, uint64_t start, uint64_t end, uint64_t from,
                      struct ut_regions *dirty, struct ut_regions *discarded,
                      struct spans *kept);
+
+/*
+ * The same for kernels that report nothing where there is no page table (see
+ * ut_collector_silent_holes): looks at every block inside [start, end), moves what
+ * is empty to *voids, less what is shared, and appends the rest to *kept.
+ */
+int emptied_look_for(struct emptied *emptied, uint64_t start, uint64_t end,
+                     struct ut_regions *voids, struct spans *kept);

@@ -179,6 +179,14 @@ int ut_scan_get(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 int ut_scan_clear(int pagemap, uint64_t start, uint64_t end, const struct ut_match *match,
                   struct ut_regions *out, struct ut_error *error)
 {
+	/*
+	 * Kernels before 6.12.97 hang for ever, beyond SIGKILL, when they protect a
+	 * hole of shared hugetlb memory where there is no page table. Those kernels
+	 * never call such a hole WRITTEN, so who asks for WRITTEN does not get there.
+	 */
+	if (!(match->mask & UT_PAGE_WRITTEN))
+		return ut_fail(error, "PAGEMAP_SCAN get+clear of what was not written",
+		               EINVAL, 0, start, end - start);
 	return walk(pagemap, start, end, match, SCAN_WP_MATCHING, 0, out, error);
 }
 
