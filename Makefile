@@ -38,6 +38,11 @@ demo: programs ## Track a busy redis-server with a live table and prove that no 
 test: programs ## Run all tests, linters included
 	@$(RUN) -m pytest $(ARGS)
 
+.PHONY: test-kernels
+test-kernels: build ## Run the rows of docs/soundness.md on Debian's kernels, in emulated machines
+	@tools/packages.sh kernels
+	@$(RUN) -m tests.kernels.run $(ARGS)
+
 .PHONY: test-systemd
 test-systemd: programs man ## Run what needs a real systemd, in a container booted for it (root)
 	@$(RUN) -m tests.systemd.run $(ARGS)

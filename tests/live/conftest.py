@@ -20,11 +20,12 @@ def puppet(spawn: Callable[..., Victim]) -> Puppet:
 
 
 @pytest.fixture
-def row(puppet: Puppet) -> Iterator[Row]:
+def row(puppet: Puppet, request: pytest.FixtureRequest) -> Iterator[Row]:
     """A puppet that is not watched yet; closed at the end."""
     made = Row(puppet)
     yield made
     made.close()
+    request.node.user_properties.append(("tracking", made.tracking))
 
 
 @pytest.fixture

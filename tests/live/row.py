@@ -32,6 +32,8 @@ class Row:
         self._session: uffdtrackd.Session | None = None
         self._oracle: Oracle | None = None
         self._began = time.monotonic_ns()
+        #: How what the events changed was tracked: async, sync, always or skip, and why.
+        self.tracking: dict[str, list[str]] = {}
 
     @property
     def session(self) -> uffdtrackd.Session:
@@ -62,6 +64,7 @@ class Row:
         self.oracle.final().check()
         same = [hex(page) for page, old in before.items() if self._held(page) == old]
         assert not same, f"no event at all: these pages were as the copy had them: {same[:8]}"
+        self._note_tracking(changed)
 
     def writes_are_seen(self, at: int, pages: int = 1) -> None:
         """The row is behind us: is the memory still tracked as before?"""
@@ -85,6 +88,15 @@ class Row:
     def close(self) -> None:
         if self._session is not None:
             self._session.close()
+
+    def _note_tracking(self, changed: tuple[Range, ...]) -> None:
+        last = self.oracle.last
+        assert last is not None
+        for region in last.processes[self.puppet.pid].regions:
+            if any(at < region.end and region.start < at + pages * PAGE for at, pages in changed):
+                reasons = self.tracking.setdefault(str(region.tracking), [])
+                if region.reason and region.reason not in reasons:
+                    reasons.append(region.reason)
 
     def _held(self, page: int) -> tuple[bytes, bytes]:
         content, held = self.oracle.shadows[self.puppet.pid].content(page, page + PAGE)

@@ -1,0 +1,102 @@
+"""`make test-kernels`: the rows of docs/soundness.md on this kernel and on others, and one table.
+
+    python -m tests.kernels.run [--columns here,stable] [--jobs 2] [pytest arguments]
+
+The table goes to stdout and to build/kernels/table.md, everything else to stderr. Exit code 1 if
+anything is wrong: a failing test, a row without an answer, a kernel that cannot be had or booted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from tests.kernels import archive, image, machine, table
+from tests.kernels.machine import Result, Run
+
+FOLDER = image.ROOT / "build" / "kernels"
+
+#: What is run everywhere. Looking at all processes from a pid namespace of its own is for machines
+#: where others run; a guest has nobody else.
+TESTS = [
+    *sorted(f"tests/live/{one.name}" for one in image.ROOT.glob("tests/live/test_rows_*.py")),
+    "tests/live/test_census.py",
+    "tests/live/test_shadow_memory.py",
+    "-k",
+    "not every_process_may_be_examined and not everybody_can_be_seen",
+]
+
+#: The running kernel has both; others are run with the one that they would take by themselves.
+HERE = {"here": "async", "here-sync": "sync"}
+
+#: An emulated processor is five to ten times as slow.
+SLOWNESS = 10
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make test-kernels", description=__doc__.split("\n")[0])
+    columns = [*HERE, *(name for name, _ in archive.SUITES)]
+    parser.add_argument("--columns", default=",".join(columns), help="of: %(default)s")
+    parser.add_argument("--jobs", type=int, default=2, help="kernels at once [%(default)s]")
+    args, more = parser.parse_known_args()
+    wanted = args.columns.split(",")
+    if unknown := set(wanted) - set(columns):
+        parser.error(f"no such column: {', '.join(unknown)}; there are {', '.join(columns)}")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    arguments = [*(more or TESTS), "-q", "--color=no"]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        jobs = []
+        for name in filter(HERE.get, wanted):
+            backend = ["--backend", HERE[name]]
+            jobs.append(pool.submit(machine.here, name, FOLDER, [*arguments, *backend], {}, _told))
+        try:
+            say("fetching kernels")
+            kernels = archive.fetch(FOLDER, wanted)
+            disk = image.root_disk(FOLDER)
+        except (archive.ArchiveError, OSError) as error:
+            say(f"error: {error}")
+            kernels = []
+        emulated = [*arguments, f"--timeout={machine.SILENCE - 60:g}"]
+        environment = {"UFFDTRACKD_TEST_SLOWNESS": str(SLOWNESS)}
+        for kernel in kernels:
+            say(f"{kernel.name}: {kernel.release}")
+            jobs.append(
+                pool.submit(machine.boot, kernel, disk, FOLDER, emulated, environment, _told)
+            )
+        runs = [job.result() for job in jobs]
+    runs += [
+        Run(name, failure="could not be had")
+        for name in wanted
+        if name not in {run.column for run in runs}
+    ]
+    return conclude(runs, time.monotonic() - began, complete=not more)
+
+
+def conclude(runs: list[Run], seconds: float, complete: bool) -> int:
+    """Print and keep the table; the exit code. complete: every row has to have an answer."""
+    problems = table.problems(runs, complete)
+    print(table.text(runs))
+    for problem in problems:
+        print(f"\nPROBLEM {problem}")
+    tests = sum(len(run.results) for run in runs)
+    print(f"\n{tests} tests on {len(runs)} kernels in {seconds:.0f} s: {len(problems)} problems")
+    (FOLDER / "table.md").write_text(table.text(runs, markdown=True) + "\n")
+    return 1 if problems else 0
+
+
+def _told(run: Run, result: Result) -> None:
+    if result.outcome == "failed":
+        say(f"{run.kernel}: FAILED {result.test}")
+    elif len(run.results) % 25 == 0:
+        say(f"{run.kernel}: {len(run.results)} tests")
+
+
+def say(text: str) -> None:
+    print(f"==> {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
