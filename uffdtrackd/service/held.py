@@ -27,6 +27,10 @@ from .keeper import Kept
 from .worker import Worker
 
 
+# No process has memory beyond (x86-64 with five levels of page tables: 2^56).
+_ADDRESSES = 1 << 56
+
+
 class Tracked(Protocol):
     """What is needed of tracking.Session."""
 
@@ -227,7 +231,7 @@ class Held:
         try:
             for one in self._consumers:
                 if one.needs_full:
-                    one.reset(self._everything(iteration))
+                    one.reset(self._everything(iteration, again=one.delivered >= 0))
                 else:
                     one.add(iteration)
         except BaseException:
@@ -240,11 +244,16 @@ class Held:
             self.worker.post(partial(self.on_iteration, iteration))
         return iteration
 
-    def _everything(self, last: Iteration) -> Iteration:
-        """What a reader of all iterations up to `last` holds: all of it dirty."""
+    def _everything(self, last: Iteration, *, again: bool) -> Iteration:
+        """What a reader of all iterations up to `last` holds: all of it dirty.
+
+        again: for a reader that holds something already, nobody knows what any more: whatever is
+        not there is said to be discarded.
+        """
         if last.number == 0:
             return last
         empty = PageSet(last.page_size)
+        rest = PageSet.from_ranges([(0, _ADDRESSES)], last.page_size) if again else empty
         known = {pid: pages for pid, pages in self.session.known.items() if pages}
         for pid, pages in last.processes.items():
             known[pid] = known.get(pid, empty) | pages.dirty
@@ -252,7 +261,10 @@ class Held:
             last,
             processes={
                 pid: ProcessPages(
-                    pages, empty, self._always.get(pid, empty), self._regions.get(pid, tuple)
+                    pages,
+                    rest - pages,
+                    self._always.get(pid, empty),
+                    self._regions.get(pid, tuple),
                 )
                 for pid, pages in known.items()
             },

@@ -1,0 +1,77 @@
+"""A session of the daemon where something goes wrong half way: what its consumers are told then."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import pytest
+
+from tests.unit.fake_session import BASE, PAGE, FakeSession, pages
+from uffdtrackd.model.iteration import Iteration
+from uffdtrackd.model.pageset import PageSet
+from uffdtrackd.service.consumers import Consumer
+from uffdtrackd.service.held import Held
+from uffdtrackd.service.worker import Worker
+
+
+class Session(FakeSession):
+    """With what it says the readers of all of it hold."""
+
+    follow = "none"
+    start_time = 1
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.holds = pages()
+
+    def iterate(self) -> Iteration:
+        found = super().iterate()
+        one = found.processes[1]
+        self.holds = (self.holds - one.discarded) | one.dirty
+        return found
+
+    @property
+    def known(self) -> Mapping[int, PageSet]:
+        return {1: self.holds}
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session()
+
+
+@pytest.fixture
+def held(session: Session) -> Iterator[Held]:
+    yield Held("s1", cast(Any, session), cast(Worker, None), 0, 4)
+
+
+def apply(copy: PageSet, iteration: Iteration) -> PageSet:
+    return (copy - iteration.processes[1].discarded) | iteration.processes[1].dirty
+
+
+def test_a_pending_set_that_got_lost(
+    held: Held, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was discarded in it must be dropped too: the reader holds it."""
+    copy = apply(pages(), held.do_iterate("reader"))
+    assert copy == session.holds
+
+    def no_memory(self: Consumer, iteration: Iteration) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as broken, pytest.raises(MemoryError):
+        broken.setattr(Consumer, "add", no_memory)
+        held.do_iterate("reader", 0)
+    assert session.holds != copy, "the iteration that got lost discards a page"
+    full = held.do_iterate("reader")
+    assert apply(copy, full) == session.holds
+    assert BASE + 513 * PAGE not in session.holds
+
+
+def test_a_new_consumer_is_told_of_nothing_discarded(held: Held, session: Session) -> None:
+    for _ in range(3):
+        held.do_iterate("first")
+    late = held.do_iterate("late")
+    assert not late.processes[1].discarded
+    assert late.processes[1].dirty == session.holds
