@@ -134,9 +134,13 @@ class Remote:
         ("shmem", ("3", "wred")),
     ],
 )
-def test_own_process_is_sound(spawn: Spawn, name: str, arguments: tuple[str, ...]) -> None:
+def test_own_process_is_sound(
+    spawn: Spawn, name: str, arguments: tuple[str, ...], backend: str
+) -> None:
     if os.geteuid():
         pytest.skip("the judge needs root")
+    if backend == "sync":
+        pytest.skip("a handler of faults from kernel mode needs privilege")
     victim = spawn(name, *arguments, user=USER, group=USER)
     progress = Counting(victim, 50)
     with child_of_user(serve(victim.pid)) as pipe:
@@ -145,6 +149,24 @@ def test_own_process_is_sound(spawn: Spawn, name: str, arguments: tuple[str, ...
             oracle.step()
             progress()
         oracle.final().check(iterations=21)
+    victim.finish()
+
+
+def test_synchronous_protection_needs_privilege(spawn: Spawn) -> None:
+    """A userfaultfd for user mode only would make system calls of the target fail."""
+    if os.geteuid():
+        pytest.skip("needs root to start a process of another user")
+    victim = spawn("churn", "-s", "7", "-t", "2", "-m", "8", user=USER, group=USER)
+
+    def refused(pipe: Connection) -> None:
+        with pytest.raises(NotPermitted) as caught, attach(victim.pid, backend="sync"):
+            pass
+        assert "userfaultfd" in str(caught.value) and "root" in caught.value.hint
+        pipe.send(True)
+
+    with child_of_user(refused) as pipe:
+        assert answer(pipe)
+    Counting(victim, 50)()
     victim.finish()
 
 

@@ -276,6 +276,7 @@ def test_where_every_process_may_be_examined(what: str, backend: str) -> None:
         "-q",
         "-p",
         "no:cacheprovider",
+        f"--backend={backend}",
     ]
     only = [
         "--backend",

@@ -10,22 +10,36 @@ it tells nothing, and before Linux 6.7 there is none. So what may be new is
 Nothing depends on finding all of it at once. Pages of a VMA that is not registered have no bit,
 and are listed in every iteration until it is.
 
-That leaves time to be careful. Every mapping of a file is a border here, and mappings of files
-come and go. A gap is registered only between borders that two looks have seen, and c/register.c
-looks a third and a fourth time.
+That leaves time to be careful. Every mapping of a file is a border here, mappings of files come
+and go, and a border that went just now would let a call split a mapping (c/register.c). So a gap
+is registered only between borders that are expected to last:
+
+    the program and its libraries, the kernel's own      from the beginning
+    another mapping of a file                            when it is a second old
+    whatever it is, where some of it were seen to go     when it is far older than those were
 """
 
 from __future__ import annotations
 
 import errno
+import time
 
 from ..model.pageset import PageSet
-from ..native import scan
 from ..native.error import NativeError
-from ..native.layout import SHARED, Layout, Vma
+from ..native.layout import EXEC, SHARED, Layout, Vma
 from ..native.protect import register_whole
 from .registrar import REFUSALS, Refused, Registrar
 from .untracked import is_shared_memory
+
+# Seconds that a mapping of a file must have been there, and how many times older it must be than
+# the oldest that was seen to go.
+_PATIENCE = 1.0
+_FACTOR = 20.0
+_MOST_PATIENCE = 60.0
+
+
+def _file(vma: Vma) -> tuple[object, ...]:
+    return (*vma.device, vma.inode)
 
 
 class SyncRegistrar(Registrar):
@@ -40,8 +54,11 @@ class SyncRegistrar(Registrar):
         self._also = self._none
         self._layout: Layout | None = None
         self._lines: frozenset[bytes] = frozenset()
-        self._old: frozenset[Refused] = frozenset()  # refused already in an earlier look
-        self._young: set[int] = set()  # borders of those that are not
+        # Refused regions: since when, and whether they are code.
+        self._seen: dict[Refused, tuple[float, bool]] = {}
+        self._code: frozenset[tuple[object, ...]] = frozenset()  # files that are executed
+        self._patience = {True: 0.0, False: _PATIENCE}  # seconds; code or not
+        self._young: set[int] = set()  # borders that may not last
 
     def new_lines(self, layout: Layout) -> PageSet:
         """What maps shows now and did not when it was last looked at by this."""
@@ -64,8 +81,10 @@ class SyncRegistrar(Registrar):
         """
         layout.refresh()
         self._layout = layout
-        self._old = frozenset(self.still_refused(layout))
-        self._young = set()
+        self._code = frozenset(
+            _file(vma) for vma in layout.special() if vma.flags & EXEC and vma.inode
+        )
+        self._note_ages(self.still_refused(layout))
         wanted, self.postponed = missing | self.postponed, self._none
         reachable = PageSet.from_ranges([(self._lowest, self._limit)], self._page_size)
         done = 0
@@ -76,15 +95,28 @@ class SyncRegistrar(Registrar):
         also, self._also = self._also, self._none
         return also
 
-    def _try_register(self, start: int, end: int) -> NativeError | None:
-        try:
-            scan.register(self._uffd, start, end)
-        except NativeError as error:
-            # ENOMEM: no VMA there any more (fs/userfaultfd.c), the target was quicker.
-            if error.errno not in (*REFUSALS, errno.ENOMEM):
-                raise
-            return error
-        return None
+    def _note_ages(self, refused: list[Refused]) -> None:
+        """Which of the borders are expected to last, after those that did not."""
+        now = time.monotonic()
+        gone = self._seen.keys() - set(refused)
+        for one in gone:
+            since, code = self._seen.pop(one)
+            patience = min(_FACTOR * (now - since), _MOST_PATIENCE)
+            self._patience[code] = max(self._patience[code], _PATIENCE, patience)
+        self._young = {
+            border
+            for one in refused
+            if not self._lasts(one)
+            for border in (one.vma.start, one.vma.end)
+        }
+
+    def _is_code(self, vma: Vma) -> bool:
+        return _file(vma) in self._code or vma.name.startswith("[")
+
+    def _lasts(self, one: Refused) -> bool:
+        now = time.monotonic()
+        since, code = self._seen.setdefault(one, (now, self._is_code(one.vma)))
+        return now - since >= self._patience[code]
 
     def _register_whole(self, start: int, end: int) -> NativeError | None:
         assert self._layout is not None
@@ -109,13 +141,10 @@ class SyncRegistrar(Registrar):
         return self._register_whole(low, high) is None
 
     def _register_alone(self, vma: Vma) -> None:
-        # Nothing is done to what is refused, as most are: to look before can be saved.
-        error = self._try_register(vma.start, vma.end)
-        if error is None:
-            error = self._register_whole(vma.start, vma.end)
+        error = self._register_whole(vma.start, vma.end)
         if error is not None and error.errno in REFUSALS:
             one = self.refused[vma.start] = Refused(vma, error.errno)
-            if one not in self._old:
+            if not self._lasts(one):
                 self._young |= {vma.start, vma.end}
 
     def _is_suspect(self, vma: Vma) -> bool:

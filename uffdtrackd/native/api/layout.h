@@ -42,6 +42,13 @@ int64_t ut_layout_page_size(const struct ut_layout *layout, uint64_t address,
                             struct ut_error *error);
 
 /*
+ * The VMA that holds the byte at address as it is now, not as maps was read. 1: found,
+ * 0: nothing is mapped there, -1: this kernel (before 6.11) cannot be asked.
+ */
+int ut_layout_query(const struct ut_layout *layout, uint64_t address, uint64_t *start,
+                    uint64_t *end);
+
+/*
  * What is mapped, as sorted merged pairs [start, end), into out (room for one
  * run a VMA). Returns how many pairs.
  */

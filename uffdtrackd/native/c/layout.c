@@ -231,6 +231,18 @@ int64_t ut_layout_page_size(const struct ut_layout *layout, uint64_t address,
 	return ut_fail(error, "PROCMAP_QUERY", errno, 0, address, 0);
 }
 
+int ut_layout_query(const struct ut_layout *layout, uint64_t address, uint64_t *start,
+                    uint64_t *end)
+{
+	struct vma_query query = {.size = sizeof(query), .query_addr = address};
+
+	if (ioctl(layout->maps, IOCTL_PROCMAP_QUERY, &query))
+		return errno == ENOENT ? 0 : -1;
+	*start = query.vma_start;
+	*end = query.vma_end;
+	return 1;
+}
+
 uint64_t ut_layout_mapped(const struct ut_layout *layout, uint64_t *out)
 {
 	uint64_t n = 0;

@@ -10,15 +10,17 @@
  *	|RRRRRRRR       |          our call splits it
  *
  * Under asynchronous protection borders are those of regions that hardly ever go (vdso).
- * Here each mapping of a file is one. So
+ * Here each mapping of a file is one; tracking/sync_registrar.py chooses those that have
+ * lasted. What is left is done here:
  *
- *	1  maps is read once more just before: an end inside of a VMA ends it here
+ *	1  both ends are looked at once more: one that is inside of a VMA ends it here
  *	2  the call
- *	3  maps is read just after, and is the same, most of the time. Else what lies at
- *	   the ends is registered too: a piece of a VMA can be what the rest of it can,
- *	   and both merge again; what cannot be registered was another VMA.
+ *	3  what lies just outside of the ends is registered too. A piece of a VMA can be
+ *	   what the rest of it can, and both merge again; what cannot be registered was
+ *	   another VMA, as it should be, and nothing is done to it
  *
- * Between 2 and 3 a split is there to be seen, for as long as it takes to read maps.
+ * A look is one ioctl since Linux 6.11 (PROCMAP_QUERY), so that a split lasts for some
+ * microseconds; before, it takes as long as maps takes to read.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -28,13 +30,12 @@
 
 #define ROUNDS 8
 
-/* The VMA that holds the byte at address, or NULL. */
 static const struct ut_vma *find(const struct ut_layout *layout, uint64_t address)
 {
-	uint64_t low = 0, high;
-	const struct ut_vma *vmas = ut_layout_vmas(layout, &high);
+	uint64_t low = 0, high, count;
+	const struct ut_vma *vmas = ut_layout_vmas(layout, &count);
 
-	while (low < high) {
+	for (high = count; low < high;) {
 		uint64_t middle = (low + high) / 2;
 
 		if (vmas[middle].end <= address)
@@ -42,53 +43,70 @@ static const struct ut_vma *find(const struct ut_layout *layout, uint64_t addres
 		else
 			high = middle;
 	}
-	ut_layout_vmas(layout, &high);
-	return low < high && vmas[low].start <= address ? &vmas[low] : NULL;
+	return low < count && vmas[low].start <= address ? &vmas[low] : NULL;
 }
 
-static int inside(const struct ut_layout *layout, uint64_t address)
+/* The VMA that holds the byte at address. 1: found, 0: none there, -1: *error. */
+static int look(struct ut_layout *layout, uint64_t address, int again, uint64_t *start,
+                uint64_t *end, struct ut_error *error)
 {
-	const struct ut_vma *vma = find(layout, address);
+	const struct ut_vma *vma;
+	int found = ut_layout_query(layout, address, start, end);
 
-	return vma && vma->start < address;
+	if (found >= 0)
+		return found;
+	if (again && ut_layout_refresh(layout, error) < 0)
+		return -1;
+	vma = find(layout, address);
+	if (!vma)
+		return 0;
+	*start = vma->start;
+	*end = vma->end;
+	return 1;
 }
 
-/* Registers the VMA just outside of *edge, if there is one that can be, and moves it. */
-static int mend(int uffd, const struct ut_vma *vma, uint64_t *edge, int above,
+/* Registers the VMA that ends, or begins, at *edge, if there is one, and moves *edge. */
+static int mend(int uffd, struct ut_layout *layout, uint64_t *edge, int above,
                 struct ut_regions *also, struct ut_error *error)
 {
+	uint64_t start = 0, end = 0;
 	struct ut_error ignored;
+	int found = look(layout, above ? *edge : *edge - 1, !above, &start, &end, error);
 
-	if (!vma || (above ? vma->start : vma->end) != *edge)
+	if (found <= 0)
+		return found;
+	if ((above ? start : end) != *edge ||
+	    ut_uffd_register(uffd, start, end, &ignored))
 		return 0;
-	if (ut_uffd_register(uffd, vma->start, vma->end, &ignored))
-		return 0;
-	*edge = above ? vma->end : vma->start;
-	if (regions_append(also, vma->start, vma->end, 0))
-		return ut_fail(error, "UFFDIO_REGISTER", ENOMEM, 0, vma->start,
-		               vma->end - vma->start);
+	*edge = above ? end : start;
+	if (regions_append(also, start, end, 0))
+		return ut_fail(error, "UFFDIO_REGISTER", ENOMEM, 0, start, end - start);
 	return 0;
 }
 
 int ut_register_whole(int uffd, struct ut_layout *layout, uint64_t start, uint64_t end,
                       struct ut_regions *also, struct ut_error *error)
 {
-	if (ut_layout_refresh(layout, error) < 0)
+	uint64_t first = 0, last = 0;
+	int below = look(layout, start, 1, &first, &last, error);
+	int above;
+
+	if (below < 0)
 		return -1;
-	if (inside(layout, start) || inside(layout, end))
+	if (below && first < start)
+		return 1;
+	above = look(layout, end - 1, 0, &first, &last, error);
+	if (above < 0)
+		return -1;
+	if (above && last > end)
 		return 1;
 	if (ut_uffd_register(uffd, start, end, error))
 		return -1;
 	for (int round = 0; round < ROUNDS; round++) {
 		uint64_t low = start, high = end;
-		int changed = ut_layout_refresh(layout, error);
 
-		if (changed < 0)
-			return -1;
-		if (!changed)
-			break;
-		if (mend(uffd, find(layout, low - 1), &start, 0, also, error) ||
-		    mend(uffd, find(layout, high), &end, 1, also, error))
+		if (mend(uffd, layout, &start, 0, also, error) ||
+		    mend(uffd, layout, &end, 1, also, error))
 			return -1;
 		if (start == low && end == high)
 			break;
