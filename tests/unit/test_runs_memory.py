@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import random
 import resource
+import subprocess
+import sys
 from array import array
 from concurrent.futures import ThreadPoolExecutor
 
 from uffdtrackd.native import runs
+from uffdtrackd.native.pointer import octets, words
 
 PAGE = 4096
 
@@ -59,3 +62,43 @@ def test_the_next_set_of_the_same_size_costs_no_page_faults() -> None:
         assert made.tolist()[-1] == large.tolist()[-1]
     # The first two take new memory, 79 pages each.
     assert min(faults[4:]) < 20, faults
+
+
+def test_no_call_leaves_an_export_behind() -> None:
+    """CPython's collector frees memoryviews in cycles although they have exports: see pointer."""
+    for take in (words, octets):
+        view = memoryview(array("Q", [0, 4096])).toreadonly()
+        pointer = take(view)
+        assert pointer
+        view.release()  # BufferError if anything holds on to it
+
+
+_ERROR_IN_A_CYCLE = """
+import gc
+from array import array
+from uffdtrackd.native.error import NativeError
+from uffdtrackd.native.reverted import find_reverted
+
+class Holder:
+    pass
+
+def leave():
+    runs = memoryview(array("Q", [0, 4096])).toreadonly()
+    holder = Holder()
+    holder.me = holder
+    try:
+        find_reverted(-1, runs, swap_types=False)
+    except NativeError as error:
+        holder.error = error
+
+gc.disable()
+leave()
+print(gc.collect() > 0)
+"""
+
+
+def test_the_collector_survives_an_error_of_a_call() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _ERROR_IN_A_CYCLE], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")

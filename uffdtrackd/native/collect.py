@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from ._native import ffi, lib
 from .error import new_error, raised
+from .pointer import words
 from .runs import EMPTY
 from .scan import as_runs
 
@@ -61,8 +62,7 @@ class Collector:
         self._set(lib.ut_collector_shared, ranges)
 
     def _set(self, call: Any, ranges: memoryview) -> None:
-        words = ffi.from_buffer("uint64_t[]", ranges)
-        if call(self._c, words, len(ranges) // 2):
+        if call(self._c, words(ranges), len(ranges) // 2):
             raise MemoryError("collector")
 
     def forget(self, ranges: memoryview) -> None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from ._native import ffi, lib
 from .error import new_error, raised
+from .pointer import words
 
 Runs = bytes | bytearray | memoryview
 """A buffer of u64 pairs."""
@@ -140,8 +141,7 @@ def nonzero(fd: int, runs: Runs) -> memoryview:
 
 def pairs_of(runs: Runs) -> tuple[Any, int]:
     """The runs as C takes them: a pointer and how many."""
-    buffer = ffi.from_buffer("uint64_t[]", runs)
-    return buffer, len(buffer) // 2
+    return words(runs), memoryview(runs).nbytes // 16
 
 
 def new_runs() -> Any:

@@ -7,6 +7,7 @@ import os
 from ._native import ffi, lib
 from .copy import PAGE_SIZE, new_runs, view_of
 from .error import new_error, raised
+from .pointer import octets, words
 
 
 def handle(path: str) -> bytes:
@@ -32,10 +33,9 @@ def zero_pages(fd: int, runs: memoryview, hints: bytearray) -> memoryview:
     """
     zero = new_runs()
     error = new_error()
-    words = ffi.from_buffer("uint64_t[]", runs)
-    memory = ffi.from_buffer("uint16_t[]", hints)
+    memory = ffi.cast("uint16_t *", octets(hints))
     if lib.ut_object_zero(
-        fd, words, len(runs) // 2, PAGE_SIZE, memory, len(hints) // 2, zero, error
+        fd, words(runs), len(runs) // 2, PAGE_SIZE, memory, len(hints) // 2, zero, error
     ):
         raise raised(error)
     return view_of(zero)

@@ -8,6 +8,7 @@ from . import runs
 from ._native import ffi, lib
 from .error import new_error, raised
 from .layout import Layout
+from .pointer import words
 from .scan import as_runs
 
 
@@ -21,9 +22,9 @@ class Vmas:
     @classmethod
     def of(cls, layout: Layout, skipped: memoryview) -> Vmas:
         """Those of `layout` that do not begin in the runs `skipped`."""
-        words = ffi.new("uint64_t[]", 2 * len(layout) or 1)
-        gone = ffi.from_buffer("uint64_t[]", skipped)
-        return cls(words, lib.ut_layout_pairs(layout.c, gone, len(skipped) // 2, words))
+        made = ffi.new("uint64_t[]", 2 * len(layout) or 1)
+        gone, count = words(skipped), len(skipped) // 2
+        return cls(made, lib.ut_layout_pairs(layout.c, gone, count, made))
 
 
 def register_whole(uffd: int, layout: Layout, start: int, end: int) -> memoryview | None:
@@ -75,7 +76,7 @@ def protect(uffd: int, vmas: Vmas, pages: memoryview) -> memoryview:
         return runs.EMPTY
     refused = ffi.gc(lib.ut_regions_new(), lib.ut_regions_free)
     error = new_error()
-    words = ffi.from_buffer("uint64_t[]", pages)
-    if lib.ut_protect(uffd, vmas.words, vmas.count, words, len(pages) // 2, refused, error):
+    at, count = words(pages), len(pages) // 2
+    if lib.ut_protect(uffd, vmas.words, vmas.count, at, count, refused, error):
         raise raised(error)
     return as_runs(refused)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._native import ffi, lib
 from .error import new_error, raised
+from .pointer import words
 from .scan import as_runs
 
 
@@ -18,7 +19,7 @@ def find_reverted(
     reverted = ffi.gc(lib.ut_regions_new(), lib.ut_regions_free)
     doubtful = ffi.gc(lib.ut_regions_new(), lib.ut_regions_free)
     error = new_error()
-    words = ffi.from_buffer("uint64_t[]", pages)
-    if lib.ut_find_reverted(pagemap, words, len(pages) // 2, swap_types, reverted, doubtful, error):
+    at, count = words(pages), len(pages) // 2
+    if lib.ut_find_reverted(pagemap, at, count, swap_types, reverted, doubtful, error):
         raise raised(error)
     return as_runs(reverted), as_runs(doubtful)

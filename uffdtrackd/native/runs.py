@@ -15,6 +15,7 @@ from array import array
 from typing import Any
 
 from ._native import ffi, lib
+from .pointer import octets, words
 
 EMPTY = memoryview(array("Q")).toreadonly()
 
@@ -41,14 +42,10 @@ def allocate(count: int) -> Any:
     return pointer
 
 
-def _words(runs: memoryview) -> Any:
-    return ffi.from_buffer("uint64_t[]", runs)
-
-
 def _combine(operation: Any, a: memoryview, b: memoryview) -> memoryview:
     count_a, count_b = len(a) // 2, len(b) // 2
     out = allocate(count_a + count_b)
-    return adopt(out, operation(_words(a), count_a, _words(b), count_b, out))
+    return adopt(out, operation(words(a), count_a, words(b), count_b, out))
 
 
 def union(a: memoryview, b: memoryview) -> memoryview:
@@ -70,18 +67,18 @@ def shifted(runs: memoryview, by: int) -> memoryview:
     """The same pages `by` bytes further on; by may be negative."""
     count = len(runs) // 2
     out = allocate(count)
-    lib.ut_runs_shift(_words(runs), count, by & 0xFFFFFFFFFFFFFFFF, out)
+    lib.ut_runs_shift(words(runs), count, by & 0xFFFFFFFFFFFFFFFF, out)
     return adopt(out, count)
 
 
 def equal(a: memoryview, b: memoryview) -> bool:
     """Whether a and b hold the same pages."""
-    return bool(lib.ut_runs_equal(_words(a), len(a) // 2, _words(b), len(b) // 2))
+    return bool(lib.ut_runs_equal(words(a), len(a) // 2, words(b), len(b) // 2))
 
 
 def total(runs: memoryview) -> int:
     """Bytes covered."""
-    return int(lib.ut_runs_bytes(_words(runs), len(runs) // 2))
+    return int(lib.ut_runs_bytes(words(runs), len(runs) // 2))
 
 
 def normalise(ranges: array[int], page_size: int) -> memoryview:
@@ -93,11 +90,11 @@ def normalise(ranges: array[int], page_size: int) -> memoryview:
     count = len(ranges) // 2
     if count == 0:
         return EMPTY
-    words = _words(memoryview(ranges))
-    good = lib.ut_runs_widen(words, count, page_size)
+    at = words(ranges)
+    good = lib.ut_runs_widen(at, count, page_size)
     if good < count:
         raise ValueError(f"bad range {ranges[2 * good]:#x}-{ranges[2 * good + 1]:#x}")
-    merged = lib.ut_runs_normalise(words, count)
+    merged = lib.ut_runs_normalise(at, count)
     return memoryview(ranges)[: 2 * merged].toreadonly()
 
 
@@ -106,8 +103,8 @@ def from_borders(borders: array[int], page_size: int) -> memoryview:
 
     borders: array('Q'); it is changed. ValueError: they do not rise, or one has no 64-bit address.
     """
-    words = _words(memoryview(borders))
-    good = lib.ut_runs_from_borders(words, len(borders), page_size)
+    at = words(borders)
+    good = lib.ut_runs_from_borders(at, len(borders), page_size)
     if good < len(borders):
         raise ValueError(f"bad page number {borders[good]}")
     return memoryview(borders).toreadonly()
@@ -116,9 +113,7 @@ def from_borders(borders: array[int], page_size: int) -> memoryview:
 def to_bitmap(runs: memoryview, page_size: int, start: int, end: int) -> bytes:
     """One bit a page of [start, end), LSB first, padded to 8 bytes with zeroes."""
     bitmap = bytearray(((end - start) // page_size + 63) // 64 * 8)
-    lib.ut_runs_to_bitmap(
-        _words(runs), len(runs) // 2, page_size, start, end, ffi.from_buffer("uint8_t[]", bitmap)
-    )
+    lib.ut_runs_to_bitmap(words(runs), len(runs) // 2, page_size, start, end, octets(bitmap))
     return bytes(bitmap)
 
 
@@ -127,7 +122,7 @@ def from_bitmap(bitmap: bytes | memoryview, page_size: int, start: int) -> memor
 
     bitmap: a multiple of 8 bytes.
     """
-    bits = ffi.from_buffer("uint8_t[]", bitmap)
+    bits = octets(bitmap)
     words = len(bitmap) // 8
     count = lib.ut_runs_from_bitmap(bits, words, page_size, start, ffi.NULL)
     out = allocate(count)

@@ -8,6 +8,7 @@ from typing import Any
 from . import runs
 from ._native import ffi, lib
 from .error import new_error, raised
+from .pointer import words
 
 
 class Page(IntFlag):
@@ -32,8 +33,8 @@ def as_runs(regions: Any, also: memoryview = runs.EMPTY) -> memoryview:
     if not count:
         return also
     out = runs.allocate(count + others)
-    words = ffi.from_buffer("uint64_t[]", also)
-    return runs.adopt(out, lib.ut_runs_union_regions(regions.data, count, words, others, out))
+    at = words(also)
+    return runs.adopt(out, lib.ut_runs_union_regions(regions.data, count, at, others, out))
 
 
 def _match(mask: Page, anyof: Page, inverted: Page, ret: Page) -> Any:

@@ -10,6 +10,7 @@ from .collect import Collected, Collector, collected
 from .descriptors import Means
 from .error import new_error, raised
 from .layout import Layout
+from .pointer import words
 from .runs import EMPTY
 from .scan import as_runs
 
@@ -64,7 +65,7 @@ class Sweep:
             self._settled = settled, ffi.new("struct page_region24[]", list(settled))
             sweep.settled, sweep.settled_count = self._settled[1], len(settled)
         if own is not self._own[0]:
-            self._own = own, ffi.from_buffer("uint64_t[]", own)
+            self._own = own, words(own)
             sweep.own, sweep.own_count = self._own[1], len(own) // 2
         if fds is not self._fds:
             self._fds = fds
