@@ -163,20 +163,24 @@ class Daemon:
             params = schema.check(method, call.params)
             made = await methods.HANDLERS[method.name](self, guest, params, fds)
         except Exception as error:
-            self.refused += 1
-            if isinstance(error, TrackError):
-                found = error
-                log.debug("%s for pid %d: %s", call.method, guest.peer.pid, error.message)
-            else:
-                found = methods.unexpected(error)
-                log.error("%s for pid %d failed", call.method, guest.peer.pid, exc_info=error)
-            if call.msgid is not None:
-                connection.refuse(call.msgid, found)
+            # Kept nowhere: an error holds all that was on the way to it.
+            self._failed(guest, call, error)
         else:
             connection.answer(call, made)
         finally:
             fds.close()
             connection.in_flight -= 1
+
+    def _failed(self, guest: Guest, call: Call, error: Exception) -> None:
+        self.refused += 1
+        if isinstance(error, TrackError):
+            found = error
+            log.debug("%s for pid %d: %s", call.method, guest.peer.pid, error.message)
+        else:
+            found = methods.unexpected(error)
+            log.error("%s for pid %d failed", call.method, guest.peer.pid, exc_info=error)
+        if call.msgid is not None:
+            guest.connection.refuse(call.msgid, found)
 
     def _left(self, connection: Connection) -> None:
         """A connection has been closed: what it held ends."""

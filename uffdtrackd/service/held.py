@@ -74,7 +74,7 @@ class Facts:
 
     last: the head of the last iteration (`Iteration.head()`), None before the first.
     dirty_bytes: of the last iteration. rate: dirty bytes a second between the last two.
-    error: the last that a job raised, and when (nanoseconds of CLOCK_REALTIME).
+    error: the last that a job raised, as the wire has it, and its time_ns (CLOCK_REALTIME).
     ended: every process has: nothing more will come.
     """
 
@@ -89,8 +89,7 @@ class Facts:
     stopped_ns_total: int = 0
     rate: float | None = None
     frozen: bool = False
-    error: TrackError | None = None
-    error_ns: int = 0
+    error: Mapping[str, Any] | None = None
     errors: int = 0
     ended: bool = False
     consumers: tuple[ConsumerFacts, ...] = field(default=())
@@ -293,9 +292,8 @@ class Held:
 
     def note_error(self, error: TrackError) -> None:
         """Shown by `status` until the next one."""
-        self.facts = replace(
-            self.facts, error=error, error_ns=time.time_ns(), errors=self.facts.errors + 1
-        )
+        said = error.to_map() | {"time_ns": time.time_ns()}
+        self.facts = replace(self.facts, error=said, errors=self.facts.errors + 1)
 
     @contextlib.contextmanager
     def _job(self, ended: bool = False) -> Iterator[None]:

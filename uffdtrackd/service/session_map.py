@@ -11,7 +11,6 @@ from .held import Held
 def session_map(held: Held) -> dict[str, Any]:
     """See protocol._SESSION_MAP for the keys."""
     tracked, facts = held.session, held.facts
-    error = None if facts.error is None else facts.error.to_map() | {"time_ns": facts.error_ns}
     return {
         "session": held.id,
         "pid": tracked.pid,
@@ -31,5 +30,5 @@ def session_map(held: Held) -> dict[str, Any]:
         "consumers": [asdict(one) for one in facts.consumers],
         "last": facts.last,
         "log": held.log_path,
-        "error": error,
+        "error": facts.error,
     }
