@@ -215,6 +215,13 @@ def test_what_is_shown_is_a_configuration_that_says_the_same(tree: Tree, tmp_pat
     assert tomllib.loads(text)["limits"]["fds"] == 16
 
 
+def test_what_a_reload_cannot_change(tree: Tree) -> None:
+    before = tree.load().config
+    assert config.need_restart(before, before) == []
+    tree.main.write_text('socket = "/x"\nlog_level = "debug"\n[metrics]\nport = 1\n')
+    assert config.need_restart(before, tree.load().config) == ["socket", "metrics.port"]
+
+
 def test_every_setting_is_complete() -> None:
     names = [one.name for one in settings()]
     fields = sum(len(dataclasses.fields(kind)) for kind in sections().values())

@@ -73,6 +73,15 @@ def load(
     return Loaded(_assemble(values), origins)
 
 
+def need_restart(before: Config, after: Config) -> list[str]:
+    """Names of settings that differ and that a reload does not make effective."""
+    return [
+        one.name
+        for one in settings()
+        if not one.reload and _value(before, one.name) != _value(after, one.name)
+    ]
+
+
 def render(loaded: Loaded) -> str:
     """The merged configuration as TOML, each value with its origin as a comment."""
     lines = []
@@ -82,9 +91,16 @@ def render(loaded: Loaded) -> str:
         if above and above[0] != section:
             section = above[0]
             lines += ["", f"[{section}]"]
-        holder = getattr(loaded.config, section) if section else loaded.config
-        lines.append(f"{key} = {toml(getattr(holder, key))}  # {loaded.origins[one.name]}")
+        value = toml(_value(loaded.config, one.name))
+        lines.append(f"{key} = {value}  # {loaded.origins[one.name]}")
     return "\n".join(lines) + "\n"
+
+
+def _value(config: Config, name: str) -> object:
+    found: object = config
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
 
 
 def toml(value: object) -> str:

@@ -26,7 +26,6 @@ from .consumers import Consumers
 from .keeper import Kept
 from .worker import Worker
 
-
 # No process has memory beyond (x86-64 with five levels of page tables: 2^56).
 _ADDRESSES = 1 << 56
 

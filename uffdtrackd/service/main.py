@@ -180,10 +180,14 @@ def _reload(startup: Startup, daemon: Daemon, manager: Manager) -> None:
     except ConfigError as error:
         journal.log(messages.RELOAD_FAILED, error.message)
     else:
+        late = config.need_restart(startup.loaded.config, loaded.config)
         startup.loaded = loaded
         journal.set_level(loaded.config.log_level)
         daemon.reconfigure(loaded.config)
-        journal.log(messages.RELOADED, "the configuration was read again")
+        text = "the configuration was read again"
+        if late:
+            text += f"; only a restart makes effective: {', '.join(late)}"
+        journal.log(messages.RELOADED, text)
     manager.ready(daemon.status_line())
 
 
