@@ -17,6 +17,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import shtab
 from docutils.core import publish_string
@@ -169,8 +170,34 @@ def sample() -> str:
     return "\n".join(lines)
 
 
+# What an argument is completed with, by the name that it has in --help.
+_COMPLETED: dict[str, Any] = {
+    "SESSION": {"bash": "_uffdtrack_sessions", "zsh": "_uffdtrack_sessions"},
+    "PID": {"bash": "_uffdtrack_pids", "zsh": "_pids"},
+    "FILE": shtab.FILE,
+    "FILE.uft": shtab.FILE,
+    "PATH": shtab.FILE,
+    "PID|SESSION|FILE.uft": shtab.FILE,
+    "DIR": shtab.DIRECTORY,
+}
+_LISTED = r"""uffdtrack list --json 2>/dev/null | sed -n 's/.*"session": *"\([^"]*\)".*/\1/p'"""
+_PREAMBLE: Any = {
+    "bash": f"""\
+_uffdtrack_sessions() {{ compgen -W "$({_LISTED})" -- "$1"; }}
+_uffdtrack_pids() {{ compgen -W "$(cd /proc && echo [0-9]*)" -- "$1"; }}
+""",
+    "zsh": f"""\
+_uffdtrack_sessions() {{ compadd -- ${{(f)"$({_LISTED})"}} }}
+""",
+}
+
+
 def completion(parser: argparse.ArgumentParser, shell: str) -> str:
-    return str(shtab.complete(parser, shell=shell))
+    for one in (parser, *verbs(parser).values()):
+        for action in one._actions:
+            if isinstance(action.metavar, str) and action.metavar in _COMPLETED:
+                action.complete = _COMPLETED[action.metavar]  # type: ignore[attr-defined]
+    return str(shtab.complete(parser, shell=shell, preamble=_PREAMBLE))
 
 
 def build(into: Path) -> None:

@@ -93,6 +93,23 @@ def test_completions(parser: argparse.ArgumentParser, tmp_path: Path) -> None:
         assert {one for one in options(parser) if one not in text} == set()
 
 
+def test_sessions_are_completed(tmp_path: Path) -> None:
+    """By asking the daemon: here a program that answers in its place."""
+    (tmp_path / "uffdtrack").write_text(
+        '#!/bin/sh\necho \'{"session": "s1a", "pid": 1}\'\necho \'{"session":"s1b","pid":2}\'\n'
+    )
+    (tmp_path / "uffdtrack").chmod(0o755)
+    script = tmp_path / "completion"
+    script.write_text(manual.completion(client_parser(), "bash"))
+    command = f"""
+        PATH={tmp_path}:$PATH; source {script}
+        COMP_WORDS=(uffdtrack detach s1); COMP_CWORD=2
+        _shtab_uffdtrack uffdtrack s1 detach; echo "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["s1a", "s1b"], done.stderr
+
+
 def test_the_sample_is_made_from_the_table() -> None:
     """To renew it: python -m tools.manual systemd"""
     assert (ROOT / "systemd/uffdtrackd.toml").read_text() == manual.sample()
