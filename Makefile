@@ -83,6 +83,10 @@ install: build man ## Install below PREFIX (/usr/local) and DESTDIR, with units 
 uninstall: build ## Remove what install put there
 	@$(PY) tools/install.py uninstall --prefix '$(PREFIX)' --destdir '$(or $(DESTDIR),/)'
 
+.PHONY: fuzz
+fuzz: build ## Feed damaged frames, answers, logs and maps to their readers for MINUTES=10
+	@$(PY) -m tests.fuzz.run --minutes $(or $(MINUTES),10) $(ARGS)
+
 .PHONY: clean
 clean: ## Remove everything that make made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

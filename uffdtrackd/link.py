@@ -173,11 +173,11 @@ class Link:
             except msgpack.OutOfData:
                 self._receive(sock, until, fatal)
                 continue
-            except ValueError as error:
+            except (ValueError, TypeError) as error:
                 raise self._broken(f"what the daemon sent is no MessagePack: {error}") from error
-            if not isinstance(frame, list) or len(frame) != {1: 4, 2: 3}.get(frame[0], 0):
+            if not _is_answer(frame):
                 raise self._broken("what the daemon sent is no answer")
-            return frame
+            return list(frame)
 
     def _receive(self, sock: socket.socket, until: float | None, fatal: bool) -> None:
         left = None if until is None else until - time.monotonic()
@@ -217,3 +217,12 @@ class Link:
     def _broken(self, why: str) -> ConnectionLost:
         self.close()
         return ConnectionLost(f"connection to {self.path}: {why}")
+
+
+def _is_answer(frame: Any) -> bool:
+    match frame:
+        case [1, int(), None | dict(), _]:
+            return True
+        case [2, str(), [] | [dict()]]:
+            return True
+    return False
