@@ -105,7 +105,8 @@ def run_answers(data: bytes) -> None:
         return
     for _, *sets in parcel.processes:
         for pages in sets:
-            assert len(pages) >= sum(1 for _ in pages)
+            for _ in pages:
+                pass
 
 
 def logs() -> list[bytes]:
