@@ -25,6 +25,7 @@ import uffdtrackd.tracking.backend as tracking_backend
 from tests import preflight, victim
 from tests.victim import Victim
 from uffdtrackd.model.region import Tracking
+from uffdtrackd.native import scan
 
 # As `make test` has it: uffdtrack, and on Debian redis-server, are beside this Python.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -45,8 +46,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backend",
-        choices=("async", "sync", "both"),
-        help="run all live tests with this backend (default: async, and some with both)",
+        choices=("async", "sync", "reading", "both"),
+        help="run all live tests with this backend (default: async, and some with both); reading:"
+        " sync, as on a kernel without PAGEMAP_SCAN",
     )
 
 
@@ -59,17 +61,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     usual = ("async", "sync") if both else ("async",)
     names = {None: usual, "both": ("async", "sync")}.get(asked, (asked,))
     if metafunc.definition.get_closest_marker("sync_only") is not None:
-        names = () if asked == "async" else ("sync",)
+        names = () if asked == "async" else ("reading",) if asked == "reading" else ("sync",)
     metafunc.fixturenames.append("backend")
     metafunc.parametrize("backend", names, indirect=True)
 
 
 @pytest.fixture
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """What `attach(backend="auto")` takes in this test: "async" or "sync"."""
-    name: str = request.param
+    name = "sync" if request.param == "reading" else request.param
     monkeypatch.setattr(tracking_backend, "automatic", lambda: Tracking(name))
-    return name
+    scan.forgo(request.param == "reading")
+    yield name
+    scan.forgo(False)
 
 
 @pytest.fixture(scope="session")

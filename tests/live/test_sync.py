@@ -213,3 +213,30 @@ def wait_for_state(pid: int, state: str) -> None:
             return
         assert time.monotonic() < limit, "a thread did not stop"
         os.sched_yield()
+
+
+def test_a_target_without_rights(spawn: Spawn) -> None:
+    """It may not make a userfaultfd for kernel mode: the device is given to it for a moment."""
+    if os.geteuid():
+        pytest.skip("needs root to start a process of another user")
+    victim = spawn("writers", 3, 256, 60, 200, user=65534, group=65534)
+    before = len(os.listdir(f"/proc/{victim.pid}/fd"))
+    follow(victim.pid, Counting(victim, 1000, "count"), steps=10)
+    assert len(os.listdir(f"/proc/{victim.pid}/fd")) == before
+    victim.finish()
+
+
+def test_ctrl_z_does_not_stop_the_target(spawn: Spawn) -> None:
+    """The command line ignores it while the target waits for it."""
+    victim = spawn("writers", 2, 256, 30, 0)
+    argv = ["track", str(victim.pid), "--embedded", "--backend=sync", "-i", "0.05", "--json"]
+    with subprocess.Popen(["uffdtrack", *argv], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b'{"iteration":0')
+        process.send_signal(signal.SIGTSTP)
+        Counting(victim, 5000, "count")()
+        for _ in range(3):
+            assert process.stdout.readline().startswith(b'{"iteration":')
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    victim.finish()

@@ -23,7 +23,7 @@ from ..model.iteration import Iteration
 from ..tracking.session import Session
 from . import remote
 from .row import Row
-from .signals import Stop
+from .signals import Stop, stay_awake
 
 # The client's has the same interface.
 AnySession = Session | ClientSession
@@ -42,6 +42,8 @@ def attached(args: argparse.Namespace, stop: Stop) -> Iterator[AnySession]:
             client = remote.wanted(args)
             if client is None:
                 session = uffdtrackd.attach(args.pid, **how)
+                if session.backend == "sync":
+                    stay_awake()
             else:
                 stack.enter_context(client)
                 session = client.attach(args.pid, **how, keep=False, auto_ack=True)

@@ -18,6 +18,15 @@ from types import FrameType
 _CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+def stay_awake() -> None:
+    """The terminal stops us no more (Ctrl-Z, output in the background).
+
+    For sessions in which the target waits for us at each first write: it would stop as well.
+    """
+    for signum in (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU):
+        signal.signal(signum, signal.SIG_IGN)
+
+
 class Interrupted(BaseException):
     """A signal asks the command to end; like KeyboardInterrupt no ordinary handler stops it."""
 

@@ -79,6 +79,11 @@ def get(
     return _walk(lib.ut_scan_get, pagemap, start, end, match, 0)
 
 
+def forgo(yes: bool) -> None:
+    """For tests: from now on as if there were no PAGEMAP_SCAN, or as it is."""
+    lib.ut_scan_forgo(yes)
+
+
 def clear(
     pagemap: int,
     start: int,

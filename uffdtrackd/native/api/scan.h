@@ -46,6 +46,12 @@ int ut_scan_get(int pagemap, uint64_t start, uint64_t end, const struct ut_match
                 uint64_t max_pages, struct ut_regions *out, struct ut_error *error);
 
 /*
+ * For tests: from now on as if there were no PAGEMAP_SCAN (Linux before 6.7). Where a
+ * get can do without, it reads the pagemap (c/pagemap.c); all else fails with ENOTTY.
+ */
+void ut_scan_forgo(int forgo);
+
+/*
  * As above, and write-protects what matches and is written (PM_SCAN_WP_MATCHING):
  * per page table, report and protection are one atomic step. On -1 what was
  * reported may be incomplete and its protection is done: the whole range is dirty.

@@ -113,6 +113,22 @@ int regions_append(struct ut_regions *regions, uint64_t start, uint64_t end,
 	return 0;
 }
 
+static int forgone;
+
+void ut_scan_forgo(int forgo)
+{
+	forgone = forgo;
+}
+
+static int scan_ioctl(int pagemap, struct pm_scan *arg)
+{
+	if (forgone) {
+		errno = ENOTTY;
+		return -1;
+	}
+	return ioctl(pagemap, IOCTL_PAGEMAP_SCAN, arg);
+}
+
 /*
  * One walk over [start, end), however many calls it takes. The kernel writes
  * straight behind what *out holds already, so a scan costs no copy.
@@ -147,7 +163,7 @@ static int walk(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 		fresh = out->data + out->count;
 		arg.vec = (uintptr_t)fresh;
 		arg.vec_len = out->capacity - out->count;
-		n = ioctl(pagemap, IOCTL_PAGEMAP_SCAN, &arg);
+		n = scan_ioctl(pagemap, &arg);
 		if (n < 0)
 			return ut_fail(error, step, errno, 0, start, end - start);
 		if (!n)
@@ -224,7 +240,7 @@ uint64_t ut_scan_limit(int pagemap, struct ut_error *error)
 			.category_mask = UT_PAGE_WRITTEN,
 		};
 
-		if (ioctl(pagemap, IOCTL_PAGEMAP_SCAN, &arg) >= 0)
+		if (scan_ioctl(pagemap, &arg) >= 0)
 			return limits[i];
 		err = errno;
 		if (err == ENOTTY && pagemap_reaches(pagemap, arg.start))
