@@ -20,6 +20,7 @@ import pytest
 
 import uffdtrackd
 from tests.live.follow import Counting, follow, tracked_by_nobody
+from tests.live.test_shadow_churn import MIXES, SEEDS, judge
 from tests.oracle import Oracle
 from tests.victim import Victim
 
@@ -240,3 +241,16 @@ def test_ctrl_z_does_not_stop_the_target(spawn: Spawn) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
     victim.finish()
+
+
+@pytest.mark.parametrize("name", ["kernel-writes", "move-content", "huge", "map-over"])
+def test_churn(spawn: Spawn, name: str) -> None:
+    """A few of the mixes of test_shadow_churn, which take long with both backends."""
+    print(f"SEED={SEEDS[0]}")
+    victim = spawn("churn", "-s", SEEDS[0], "-t", 2, "-m", 12, "-o", MIXES[name])
+    judge(victim, amount=60, steps=12)
+
+
+def test_churn_of_everything(spawn: Spawn) -> None:
+    print(f"SEED={SEEDS[0]}")
+    judge(spawn("churn", "-s", SEEDS[0], "-t", 3, "-m", 32), amount=400, steps=20)
