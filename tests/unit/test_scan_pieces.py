@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import random
 from pathlib import Path
@@ -18,7 +19,7 @@ BLOCKS = 3 * 128 + 5
 def empty_runs(arena: Arena, written: set[int]) -> list[tuple[int, int]]:
     """What was never written, as ranges."""
     borders = [-1, *sorted(written), arena.size // PAGE]
-    gaps = ((a + 1, b) for a, b in zip(borders, borders[1:], strict=False))
+    gaps = ((a + 1, b) for a, b in itertools.pairwise(borders))
     return [(arena.start + a * PAGE, arena.start + b * PAGE) for a, b in gaps if a < b]
 
 
