@@ -19,6 +19,7 @@ from .model.region import Kind, Region, Tracking
 
 if TYPE_CHECKING:
     from .client import Client, ClientSession, connect
+    from .tracking.restore import Restored, restore
     from .tracking.session import Session, attach
 
 __all__ = [
@@ -29,11 +30,13 @@ __all__ = [
     "PageSet",
     "ProcessPages",
     "Region",
+    "Restored",
     "Session",
     "Tracking",
     "attach",
     "connect",
     "errors",
+    "restore",
 ]
 
 
@@ -43,6 +46,10 @@ def __getattr__(name: str) -> Any:
         from .tracking import session
 
         return getattr(session, name)
+    if name in ("Restored", "restore"):
+        from .tracking import restore
+
+        return getattr(restore, name)
     if name in ("Client", "ClientSession", "connect"):
         from . import client
 

@@ -63,7 +63,7 @@ def test_freeze_and_attach(spawn: Spawn, kind: str) -> None:
             assert frozen.threads == (2 if kind == "sqpoll" else 1)
         assert int(victim.ask("start")) >= 0
         target = open_target(victim.pid)
-        assert target.injection.tid == victim.pid
+        assert target.injection and target.injection.tid == victim.pid
         target.close()
         assert int(victim.ask("start")) >= 0
     victim.finish()

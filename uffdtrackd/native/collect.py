@@ -61,6 +61,10 @@ class Collector:
         """Ranges of shared objects, where a page that is not mapped may still have content."""
         self._set(lib.ut_collector_shared, ranges)
 
+    def adopt(self, pages: memoryview) -> None:
+        """Runs of pages that another collector has seen, for one that has not collected yet."""
+        self._set(lib.ut_collector_adopt, pages)
+
     def _set(self, call: Any, ranges: memoryview) -> None:
         if call(self._c, words(ranges), len(ranges) // 2):
             raise MemoryError("collector")

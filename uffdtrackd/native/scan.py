@@ -136,3 +136,13 @@ def unprotect(uffd: int, start: int, end: int) -> None:
     error = new_error()
     if lib.ut_uffd_unprotect(uffd, start, end, error):
         raise raised(error)
+
+
+def wake(uffd: int, start: int, end: int) -> None:
+    """UFFDIO_WAKE of bytes [start, end): who waits there for a handler faults again.
+
+    Raises NativeError.
+    """
+    error = new_error()
+    if lib.ut_uffd_wake(uffd, start, end, error):
+        raise raised(error)

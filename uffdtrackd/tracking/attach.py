@@ -35,13 +35,13 @@ class Target:
 
     identity: who it is; its pidfd is `pidfd`. uffd: a userfaultfd for its address space, close-on-
     exec and non-blocking, on which UFFDIO_API has not been called. pagemap: its pagemap, opened
-    for PAGEMAP_SCAN. injection: how that was done.
+    for PAGEMAP_SCAN. injection: how that was done; None if another process did it.
     """
 
     identity: Identity
     uffd: int
     pagemap: int
-    injection: Injection
+    injection: Injection | None
 
     @property
     def pid(self) -> int:
@@ -64,7 +64,7 @@ class Target:
     @property
     def stopped_ns(self) -> int:
         """How long one thread was stopped for the attach."""
-        return self.injection.stopped_ns
+        return self.injection.stopped_ns if self.injection else 0
 
     def close(self) -> None:
         """Gives everything back; the kernel then ends the tracking. Safe to call twice."""

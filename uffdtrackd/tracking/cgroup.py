@@ -22,10 +22,13 @@ _V1_ORDER = ("name=systemd", "pids", "memory", "cpu", "devices", "freezer")
 
 
 class ControlGroup:
-    """The control group of a process. Raises UsageError if it has none of its own, or ours."""
+    """The control group of a process, or the one at `path`.
 
-    def __init__(self, pid: int) -> None:
-        self.path = _folder(pid)
+    Raises UsageError if the process has none of its own, or ours.
+    """
+
+    def __init__(self, pid: int, path: str = "") -> None:
+        self.path = path or _folder(pid)
         if os.getpid() in self.pids():
             raise UsageError(
                 f"the tracker is in the control group that it is to follow ({self.path})",

@@ -22,9 +22,10 @@ FOLLOWS = ("none", "fork", "cgroup")
 
 
 class Follower(Protocol):
-    """status: what it cannot see, "" if it sees everything."""
+    """status: what it cannot see, "" if it sees everything. group: its path, or ""."""
 
     status: str
+    group: str
 
     def find(self, known: Collection[int]) -> dict[int, int]:
         """Living processes that belong to the session, but for `known` (living ones, by pid).
@@ -37,6 +38,8 @@ class Follower(Protocol):
 
 class ByFork:
     """The descendants of a process."""
+
+    group = ""
 
     def __init__(self, pid: int) -> None:
         self._family: dict[int, None] = {pid: None}  # in the order of birth
@@ -79,10 +82,14 @@ class ByFork:
 
 
 class ByControlGroup:
-    """The processes of the control group that a process is in now. Raises UsageError."""
+    """The processes of a control group: the one that a process is in now, or a path.
 
-    def __init__(self, pid: int) -> None:
-        self._group = ControlGroup(pid)
+    Raises UsageError.
+    """
+
+    def __init__(self, pid: int, path: str = "") -> None:
+        self._group = ControlGroup(pid, path)
+        self.group = self._group.path
         self.status = ""
 
     def find(self, known: Collection[int]) -> dict[int, int]:
@@ -93,8 +100,11 @@ class ByControlGroup:
         pass
 
 
-def follower(kind: str, pid: int) -> Follower | None:
-    """The one for `follow=kind`; None for "none". Raises UsageError."""
+def follower(kind: str, pid: int, group: str = "") -> Follower | None:
+    """The one for `follow=kind`; None for "none". group: not the one that `pid` is in, but this.
+
+    Raises UsageError.
+    """
     if kind == "fork":
         return ByFork(pid)
-    return ByControlGroup(pid) if kind == "cgroup" else None
+    return ByControlGroup(pid, group) if kind == "cgroup" else None

@@ -15,6 +15,9 @@ from __future__ import annotations
 import os
 import select
 from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
 
 from ..model.errors import AlreadyTracked, NotSupported, TargetExecuted, TimedOut, TrackError
 from ..model.pageset import PageSet
@@ -29,7 +32,7 @@ from .object import View
 from .shared import SharedPages
 from .snapshot import Snapshot
 from .sync import SyncTracker
-from .tracker import Collection, Tracker
+from .tracker import Collection, Remembered, Tracker
 
 # A shell script runs exec() once and is another program for good.
 _EXEC_TRIES = 3
@@ -50,7 +53,7 @@ class Member:
     than before, with other rights. Opening waits for an exec() that is under way, so what permit
     then sees of the process belongs to that memory or to a later one (mm_access(), exec_update_lock
     in fs/exec.c).
-    backend: how it will be tracked.
+    backend: how it will be tracked. pidfd: of the process, taken over; -1: one is opened.
     Raises TargetGone if it has ended.
     """
 
@@ -61,6 +64,7 @@ class Member:
         page_size: int,
         permit: Permit = permit_all,
         backend: Tracking = Tracking.ASYNC,
+        pidfd: int = -1,
     ) -> None:
         self.pid = pid
         self.backend = backend
@@ -74,11 +78,12 @@ class Member:
         self._snapshot: Snapshot | None = None  # between gather() and finish()
         self._stopped_ns = 0
         self.reported = False  # in an iteration
+        self._generation = 0  # how often it was attached to
         try:
-            self._pidfd = os.pidfd_open(pid)
+            self._pidfd = pidfd if pidfd >= 0 else os.pidfd_open(pid)
         except OSError:
             raise gone(pid) from None
-        if procfs.same_process(pid, start_time) is None:
+        if self.ended() or procfs.same_process(pid, start_time) is None:
             self.close()
             raise gone(pid)
 
@@ -217,9 +222,72 @@ class Member:
         tid, name, image = live[0].tid, live[0].name, live[0].image
         return Identity(self.pid, self.start_time, self._pidfd, tid, name, 0, 0, image)
 
-    def close(self) -> None:
-        """Ends the tracking and gives everything back. May be called twice."""
-        self._let_go()
+    def descriptors(self) -> dict[str, int]:
+        """What take_over() wants, by a name that no other tracking ever has."""
+        if self._target is None:
+            return {}
+        which = f"{self.pid}.{self.start_time}.{self._generation}"
+        target = self._target
+        fds = {"uffd": target.uffd, "pagemap": target.pagemap, "pidfd": self._pidfd}
+        return {f"{what}.{which}": fd for what, fd in fds.items()}
+
+    def remembered(self) -> tuple[dict[str, Any], PageSet]:
+        """What to know of it to go on later: a map for JSON, and what a consumer holds."""
+        found: dict[str, Any] = {
+            "pid": self.pid,
+            "start_time": self.start_time,
+            "generation": self._generation,
+            "reported": self.reported,
+        }
+        if self._tracker is not None and self._target is not None:
+            remembered = self._tracker.remembered
+            found["image"] = self._target.identity.image
+            found["pinned"] = remembered.pinned
+            found["owed"] = remembered.owed or bool(self._held)
+        return found, self.known
+
+    def take_over(
+        self,
+        uffd: int,
+        pagemap: int,
+        generation: int,
+        image: tuple[int, int, int],
+        earlier: Remembered,
+    ) -> None:
+        """Goes on with what an earlier tracker had: see remembered(). Takes the descriptors over.
+
+        If the process runs another program by now they are of no use, and it is attached to in
+        the next iteration. Raises TargetGone, TrackError.
+        """
+        self._generation = generation
+        self._held = earlier.known
+        with ExitStack() as stack:
+            for fd in (uffd, pagemap):
+                stack.callback(os.close, fd)
+            identity = self.identity()
+            if identity.image != image:
+                return
+            self._permit(self.pid)
+            try:
+                kind = SyncTracker if self.backend is Tracking.SYNC else Tracker
+                tracker = kind(self.pid, identity.live_tid, uffd, pagemap, self._page_size, earlier)
+                stack.callback(tracker.close)
+                # What was opened by name may be of the memory after an exec().
+                identity.check()
+            except (OSError, TargetExecuted):
+                return
+            stack.pop_all()
+        identity = replace(identity, pidfd=os.dup(self._pidfd))
+        self._target = Target(identity, uffd, pagemap, None)
+        self._tracker = tracker
+        self._held = PageSet(self._page_size)
+
+    def close(self, *, leave: bool = False) -> None:
+        """Ends the tracking and gives everything back. May be called twice.
+
+        leave: whoever has the descriptors will go on.
+        """
+        self._let_go(leave=leave)
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
@@ -232,14 +300,18 @@ class Member:
             target.close()
             raise
         self._target = target
+        self._generation += 1
         self._close_memory()
         self._stopped_ns += target.stopped_ns
 
-    def _let_go(self) -> None:
+    def _let_go(self, *, leave: bool = False) -> None:
         self._close_memory()
         if self._tracker is not None:
             self._held |= self._tracker.known
-            self._tracker.close()
+            if leave:
+                self._tracker.leave()
+            else:
+                self._tracker.close()
             self._tracker = None
         if self._target is not None:
             self._target.close()

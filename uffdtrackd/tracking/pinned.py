@@ -79,6 +79,20 @@ class Pinned:
         self._status, self._descriptors, self._fds = -1, None, _NO_FDS
 
     @property
+    def memory(self) -> tuple[int, bool]:
+        """What recall() wants: the means ever seen, and whether anything was pinned just now."""
+        return int(self._means), bool(self._before)
+
+    def recall(self, memory: tuple[int, bool], known: PageSet) -> None:
+        """Goes on where another one ended. known: all that was ever listed and is still there."""
+        means, pinned = memory
+        self._means = Means(means)
+        if means:
+            self._late = known
+        if pinned:
+            self._before = Pins(self._none, True, "pinned before the tracker was replaced")
+
+    @property
     def fds(self) -> tuple[int, int, int]:
         """/proc/PID/fd, fdinfo and status, for a `Sweep`; each -1 until they were looked at."""
         return self._fds

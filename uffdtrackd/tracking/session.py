@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ..model.errors import TargetGone, TrackError, UsageError
 from ..model.iteration import Iteration, ProcessPages
@@ -29,11 +30,15 @@ from ..native.freeze import Frozen
 from .attach import open_target
 from .backend import BACKENDS, choose
 from .follow import FOLLOWS, follower
+from .keeper import Keeper
 from .member import Member, Permit, permit_all
 from .object import View
 from .shared import SharedMemory
 from .tracker import Collection
 from .tree import Tree
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 # More processes than this look like a fork bomb.
 MOST_PROCESSES = 1024
@@ -47,19 +52,30 @@ class Session:
     Safe to use from several threads: calls take turns.
     """
 
-    def __init__(self, member: Member, tree: Tree, follow: str, deadline: float) -> None:
+    def __init__(
+        self,
+        pid: int,
+        start_time: int,
+        tree: Tree,
+        *,
+        backend: str,
+        follow: str,
+        deadline: float,
+        number: int = 0,
+    ) -> None:
         self.page_size = os.sysconf("SC_PAGE_SIZE")
-        self.pid = member.pid
-        self.start_time = member.start_time
+        self.pid = pid
+        self.start_time = start_time
         self.follow = follow
-        self.backend = str(member.backend)
+        self.backend = backend
         self._deadline = deadline
         self._tree = tree
         self._shared = SharedMemory(self.page_size)
-        self._number = 0
+        self._number = number
         self._frozen: Frozen | None = None
         self._lock = threading.RLock()
         self._closed = False
+        self._keeper: Keeper | None = None
 
     @property
     def pids(self) -> list[int]:
@@ -88,6 +104,8 @@ class Session:
             self._check_open()
             began = time.monotonic_ns()
             frozen = self._frozen is not None
+            if self._keeper is not None:
+                self._keeper.begin()
             self._tree.update(frozen=frozen)
             collections = self._collect(frozen)
             ended = time.monotonic_ns()
@@ -180,8 +198,61 @@ class Session:
             self._number = number
             self._tree.resume(known)
 
+    def keep_in(self, fd: int) -> None:
+        """From now on the session can be restored by another process: see `restore`.
+
+        fd: where its state goes, a memfd or a file; it stays the caller's and must stay open.
+        Nothing is written before the next keep().
+        """
+        with self._lock:
+            fixed = {
+                "pid": self.pid,
+                "start_time": self.start_time,
+                "page_size": self.page_size,
+                "backend": self.backend,
+                "follow": self.follow,
+                "most_processes": self._tree.most,
+            }
+            self._keeper = Keeper(fd, fixed)
+
+    def keep(self, also: Mapping[str, Buffer] | None = None) -> None:
+        """Writes the state: what the iterations so far said is where it will survive.
+
+        To be called after each iterate(), when the caller has put away what it said and before
+        anybody hears of it: an iteration without a keep() is one that nobody ever heard of, and
+        after a restore() the next one lists everything.
+        also: data of the caller's, by name, kept in the same instant. Of what is the same object
+        as the last time nothing is written anew.
+        Raises UsageError without keep_in(), OSError; the state before stands then.
+        """
+        with self._lock:
+            self._check_open()
+            if self._keeper is None:
+                raise UsageError("keep_in() comes before keep()", pid=self.pid)
+            self._keeper.keep(self._number, self._tree, also or {})
+
+    def descriptors(self) -> dict[str, int]:
+        """What somebody must hold for restore(), by name: of each process uffd, pagemap and pidfd.
+
+        They change when a process appears, ends or runs exec(), in an iterate(). A name (letters,
+        digits and dots) never comes again with another meaning. The descriptors stay the session's.
+        """
+        with self._lock:
+            members = self._tree.members.values()
+            return {name: fd for one in members for name, fd in one.descriptors().items()}
+
+    def leave(self) -> None:
+        """As close(), for one who will be restored: takes no protection off.
+
+        With the synchronous backend the target waits, at its next write, for the one who restores.
+        """
+        self._end(leave=True)
+
     def close(self) -> None:
         """Thaws, lets go of the target and frees what the session holds. May be called twice."""
+        self._end(leave=False)
+
+    def _end(self, *, leave: bool) -> None:
         with self._lock:
             if self._closed:
                 return
@@ -190,7 +261,7 @@ class Session:
                 self._frozen.thaw()
                 self._frozen = None
             self._shared.close()
-            self._tree.close()
+            self._tree.close(leave=leave)
 
     def __enter__(self) -> Session:
         return self
@@ -287,7 +358,7 @@ def attach(
     except BaseException:
         member.close()
         raise
-    return Session(member, tree, follow, deadline)
+    return Session(pid, member.start_time, tree, backend=str(how), follow=follow, deadline=deadline)
 
 
 def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:

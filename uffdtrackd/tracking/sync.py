@@ -35,7 +35,7 @@ from .object import View
 from .shared import SharedPages
 from .space import Space
 from .sync_registrar import SyncRegistrar
-from .tracker import Collection, Half, Tracker
+from .tracker import Collection, Half, Remembered, Tracker
 from .untracked import populated
 
 _TOP = (1 << 64) - (1 << 16)
@@ -50,8 +50,16 @@ class SyncTracker(Tracker):
 
     backend = Tracking.SYNC
 
-    def __init__(self, pid: int, tid: int, uffd: int, pagemap: int, page_size: int) -> None:
-        super().__init__(pid, tid, uffd, pagemap, page_size)
+    def __init__(
+        self,
+        pid: int,
+        tid: int,
+        uffd: int,
+        pagemap: int,
+        page_size: int,
+        earlier: Remembered | None = None,
+    ) -> None:
+        super().__init__(pid, tid, uffd, pagemap, page_size, earlier)
         self._uffd = uffd
         self._huge = HugePages(pagemap, self._mem, page_size, self._clear_huge)
         self._sync_registrar = SyncRegistrar(uffd, pagemap, self._limit, page_size)
@@ -65,6 +73,9 @@ class SyncTracker(Tracker):
         self._everything = False  # list all that is populated, whatever its bit says
         try:
             self._faults = Faults(uffd)
+            if earlier is not None:
+                # A handler that was killed may have taken messages that it never answered.
+                self._sync_registrar.wake()
         except BaseException:
             super().close()
             raise
@@ -82,6 +93,15 @@ class SyncTracker(Tracker):
                 self._unprotect(self._pages(self._layout.mapped()))
             self._faults.stop()
         super().close()
+
+    def leave(self) -> None:
+        """Ends the handler and takes nothing off: who writes now waits for the next one."""
+        if self._maps >= 0:
+            self._faults.stop()
+        super().close()
+
+    def _bits_may_lie(self) -> bool:
+        return bool(self._unclean)
 
     def register(self) -> None:
         """Registers what is there now, so that a refusal shows at once. Raises NativeError."""

@@ -25,6 +25,7 @@ import errno
 import time
 
 from ..model.pageset import PageSet
+from ..native import scan
 from ..native.error import NativeError
 from ..native.layout import EXEC, SHARED, Layout, Vma
 from ..native.protect import register_whole
@@ -146,6 +147,10 @@ class SyncRegistrar(Registrar):
             one = self.refused[vma.start] = Refused(vma, error.errno)
             if not self._lasts(one):
                 self._young |= {vma.start, vma.end}
+
+    def wake(self) -> None:
+        """Lets everybody who waits for a handler tell it once more. Raises NativeError."""
+        scan.wake(self._uffd, self._lowest, self._limit)
 
     def _is_suspect(self, vma: Vma) -> bool:
         # Only anonymous and shared memory can be protected (mm/userfaultfd.c, Linux 6.6).

@@ -30,6 +30,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import NamedTuple
 
 from ..model.pageset import PageSet
@@ -74,28 +75,47 @@ class Half(NamedTuple):
     stats: dict[str, int]
 
 
+class Remembered(NamedTuple):
+    """What a tracker must know of an earlier one to go on with its userfaultfd.
+
+    known: what a consumer holds. pinned: see `Pinned.memory`. owed: bits were taken off and
+    nobody was told what they said, or some may lie: the next iteration lists everything.
+    """
+
+    known: PageSet
+    pinned: tuple[int, bool]
+    owed: bool
+
+
 class Tracker:
     """Tracks one address space through descriptors that the caller owns and keeps open.
 
     pid, tid: the process, and a live thread of it. uffd: a userfaultfd of that address space,
-    UFFDIO_API not called yet. Raises NativeError where the kernel cannot do it.
+    UFFDIO_API not called yet. earlier: of the tracker that had this uffd before; it has called
+    it, which only one may. Raises NativeError where the kernel cannot do it, and ESRCH where the
+    address space is gone.
     """
 
     backend = Tracking.ASYNC
 
-    def __init__(self, pid: int, tid: int, uffd: int, pagemap: int, page_size: int) -> None:
+    def __init__(
+        self,
+        pid: int,
+        tid: int,
+        uffd: int,
+        pagemap: int,
+        page_size: int,
+        earlier: Remembered | None = None,
+    ) -> None:
         self._pagemap = pagemap
         self._page_size = page_size
         self._none = PageSet(page_size)
-        self._enable(uffd)
+        if earlier is None:
+            self._enable(uffd)
         self._limit = limit = scan.limit(pagemap)
         # maps ends with [vsyscall], which is of no address space and no scan may touch.
         self._scannable = PageSet.from_ranges([(0, limit)], page_size)
-        self._maps = os.open(f"/proc/{tid}/maps", os.O_RDONLY | os.O_CLOEXEC)
-        self._mem = os.open(f"/proc/{tid}/mem", os.O_RDONLY | os.O_CLOEXEC)
-        self._smaps = -1
-        if not works("special_refused"):
-            self._smaps = os.open(f"/proc/{tid}/smaps", os.O_RDONLY | os.O_CLOEXEC)
+        self._maps, self._mem, self._smaps = _open_files(tid)
         self._layout = Layout(self._maps)
         self._judge = Judge(self._mem, tid)
         self._registrar = Registrar(uffd, pagemap, limit, page_size, self._smaps)
@@ -115,6 +135,11 @@ class Tracker:
         self._complete = True
         self._newly = PageSet(page_size)  # registered since the last iteration
         self._unsettled = False  # the layout moved during the last iteration
+        self._blind = earlier is not None  # the collector does not know where pages are
+        if earlier is not None:
+            self._known.pages = earlier.known
+            self._pinned.recall(earlier.pinned, earlier.known)
+            self._complete = not earlier.owed
 
     def _enable(self, uffd: int) -> None:
         scan.enable_async(uffd)
@@ -123,6 +148,15 @@ class Tracker:
     def known(self) -> PageSet:
         """What a consumer of all iterations so far holds."""
         return self._known.pages
+
+    @property
+    def remembered(self) -> Remembered:
+        """For a tracker that goes on where this one ends, between two iterations."""
+        owed = not self._complete or bool(self._newly) or self._bits_may_lie()
+        return Remembered(self._known.pages, self._pinned.memory, owed)
+
+    def _bits_may_lie(self) -> bool:
+        return self._registrar.settled is None
 
     def alive(self) -> bool:
         """Whether the address space still exists: exec() and exit make an end of it."""
@@ -138,6 +172,10 @@ class Tracker:
             if fd >= 0:
                 os.close(fd)
         self._maps = self._mem = self._smaps = -1
+
+    def leave(self) -> None:
+        """As close(), and another tracker goes on."""
+        self.close()
 
     def register(self) -> None:
         """Registers what is there now, so that a refusal shows at once. Raises NativeError."""
@@ -304,6 +342,11 @@ class Tracker:
         # A mapping that came between the reading of maps and the scan was reported before anybody
         # knew that a file is behind it.
         self._own_file_pages = self._known.pages & space.private_files
+        if self._blind:
+            # Every hole in a block with pages is protected: what was given up since shows there.
+            self._blind = False
+            held = self._known.pages & space.mapped
+            self._collector.adopt((held - space.excluded - space.always).runs)
         return space
 
     def _populated(self, where: PageSet, space: Space) -> PageSet:
@@ -372,6 +415,19 @@ class Tracker:
             "scan_calls": found.calls,
             "scan_failures": found.failed,
         }
+
+
+def _open_files(tid: int) -> tuple[int, int, int]:
+    """maps, mem, and smaps where that is needed, else -1. Raises OSError."""
+    names = ("maps", "mem") if works("special_refused") else ("maps", "mem", "smaps")
+    fds: list[int] = []
+    with ExitStack() as stack:
+        for name in names:
+            fds.append(os.open(f"/proc/{tid}/{name}", os.O_RDONLY | os.O_CLOEXEC))
+            stack.callback(os.close, fds[-1])
+        stack.pop_all()
+    maps, mem, *smaps = fds
+    return maps, mem, smaps[0] if smaps else -1
 
 
 def _sees_swap_types() -> bool:

@@ -19,7 +19,7 @@ cannot be stopped: such a child is left running until its parent is at rest.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..model.errors import TargetGone, TimedOut, TrackError
 from ..model.pageset import PageSet
@@ -61,17 +61,34 @@ class Tree:
         self._most = most
         self._permit = permit
         self._exited: list[int] = []
+        self._notes: list[str] = []
         # What consumers hold of processes that have not been found yet: resume().
         self._earlier: dict[int, PageSet] = {}
 
     def status(self) -> list[str]:
         lines = [self._follower.status] if self._follower and self._follower.status else []
+        lines += self._notes
         return lines + [f"process {pid}: {why}" for pid, why in self.untracked.items()]
 
     def take_exited(self) -> tuple[int, ...]:
         """Members that ended since last asked; none that another process has the pid of."""
         exited, self._exited = self._exited, []
         return tuple(pid for pid in exited if pid not in self.members)
+
+    @classmethod
+    def of_members(
+        cls,
+        members: Sequence[Member],
+        follower: Follower | None,
+        page_size: int,
+        deadline: float,
+        most: int,
+        permit: Permit,
+    ) -> Tree:
+        """One whose members are known already, by age. At least one."""
+        tree = cls(members[0], follower, page_size, deadline, most, permit)
+        tree.members = {member.pid: member for member in members}
+        return tree
 
     def resume(self, known: Mapping[int, PageSet]) -> None:
         """Takes over what consumers of an earlier session hold, by process."""
@@ -89,9 +106,33 @@ class Tree:
         member.close()
         self.untracked.pop(pid, None)
 
-    def close(self) -> None:
+    @property
+    def earlier(self) -> dict[int, PageSet]:
+        """What consumers hold of processes that are not found yet."""
+        return dict(self._earlier)
+
+    @property
+    def exited(self) -> list[int]:
+        """Who ended and was not reported yet."""
+        return list(self._exited)
+
+    @property
+    def group(self) -> str:
+        """The control group that is followed, "" for none."""
+        return self._follower.group if self._follower is not None else ""
+
+    @property
+    def most(self) -> int:
+        return self._most
+
+    def note(self, line: str) -> None:
+        """One line more in the status, for good."""
+        self._notes.append(line)
+
+    def close(self, *, leave: bool = False) -> None:
+        """leave: whoever has the descriptors of the members will go on."""
         for member in self.members.values():
-            member.close()
+            member.close(leave=leave)
         if self._follower is not None:
             self._follower.close()
 

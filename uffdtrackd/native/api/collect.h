@@ -31,6 +31,13 @@ void ut_collector_silent_holes(struct ut_collector *collector, int silent);
 /* Forgets the blocks that lie wholly inside [start, end): unmapped, or mapped anew. */
 void ut_collector_forget(struct ut_collector *collector, uint64_t start, uint64_t end);
 
+/*
+ * The blocks of these runs are known to have pages, by somebody who collected with
+ * another collector. For one that has not collected yet. -1 without memory.
+ */
+int ut_collector_adopt(struct ut_collector *collector, const uint64_t *runs,
+                       uint64_t count);
+
 struct ut_collected {
 	struct ut_regions *dirty; /* written, or dirty because a call failed */
 	struct ut_regions *file;  /* first seen: clean pages of a file, now protected */

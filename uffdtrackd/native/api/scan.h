@@ -71,3 +71,6 @@ int ut_uffd_register(int uffd, uint64_t start, uint64_t end, struct ut_error *er
 
 /* UFFDIO_WRITEPROTECT without protection: the pages count as written from now on. */
 int ut_uffd_unprotect(int uffd, uint64_t start, uint64_t end, struct ut_error *error);
+
+/* UFFDIO_WAKE: whoever waits in the range for a handler tries once more. */
+int ut_uffd_wake(int uffd, uint64_t start, uint64_t end, struct ut_error *error);

@@ -147,6 +147,22 @@ void ut_collector_forget(struct ut_collector *c, uint64_t start, uint64_t end)
 	spans_cut(&c->spans, start, end);
 }
 
+int ut_collector_adopt(struct ut_collector *c, const uint64_t *pairs, uint64_t count)
+{
+	c->spans.count = 0;
+	for (uint64_t i = 0; i < count; i++) {
+		uint64_t start = pairs[2 * i] & ~(BLOCK - 1);
+		uint64_t end = (pairs[2 * i + 1] + BLOCK - 1) & ~(BLOCK - 1);
+
+		if (c->spans.count)
+			start = max_u64(start, c->spans.data[c->spans.count - 1].end);
+		end = min_u64(end, c->limit);
+		if (start < end && spans_append(&c->spans, start, end))
+			return -1;
+	}
+	return 0;
+}
+
 /* What a failed call leaves: every page asked for is dirty. -1 if even that is hopeless.
  */
 static int all_dirty(struct ut_collector *c, uint64_t start, uint64_t end,

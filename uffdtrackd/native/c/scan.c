@@ -292,3 +292,12 @@ int ut_uffd_unprotect(int uffd, uint64_t start, uint64_t end, struct ut_error *e
 		               end - start);
 	return 0;
 }
+
+int ut_uffd_wake(int uffd, uint64_t start, uint64_t end, struct ut_error *error)
+{
+	struct uffdio_range range = {.start = start, .len = end - start};
+
+	if (ioctl(uffd, UFFDIO_WAKE, &range))
+		return ut_fail(error, "UFFDIO_WAKE", errno, 0, start, end - start);
+	return 0;
+}
