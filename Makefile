@@ -63,6 +63,11 @@ bench: programs ## Measure the tracker beside the same work in plain C, in MINUT
 	@tools/packages.sh bench
 	@$(RUN) -m tests.bench.run --minutes $(or $(MINUTES),25) $(ARGS)
 
+.PHONY: bench-criu
+bench-criu: build ## Measure CRIU's pre-dump beside an iteration, in an emulated machine
+	@tools/packages.sh kernels
+	@$(RUN) -m tests.bench.criu $(ARGS)
+
 .PHONY: bench-check
 bench-check: build ## Compare a short run with the ratios of the last whole one
 	@$(RUN) -m tests.bench.check $(ARGS)

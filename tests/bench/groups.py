@@ -35,7 +35,7 @@ GROUPS: dict[str, Callable[[bool], Iterator[Case]]] = {
 }
 
 #: What is over in a moment may run before all else of a busy machine; see machine.realtime.
-REALTIME = frozenset({"attach", "iterate", "regions", "target"})
+REALTIME = frozenset({"attach", "iterate", "regions", "still", "target"})
 
 
 def cases(names: list[str], quick: bool) -> list[Case]:

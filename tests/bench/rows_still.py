@@ -1,7 +1,7 @@
 """How long the target stands still: by its own clock, not by our account.
 
     target   does one thing again and again and reads the clock in between: its longest gap
-    tracker  nothing | iterate() | frozen(): iterate() | close()
+    tracker  nothing | attach() | iterate() | frozen(): iterate() | close()
 
     spin    reads the clock only: waits for the CPU, so a stop shows and nothing else does
     write   writes pages: waits for faults as well
@@ -67,6 +67,27 @@ def _running(target: Target, session: uffdtrackd.Session, mib: int, pace: Pace) 
             yield _worst(row, ours).at("still", f"{how}s, {percent} % dirty", mib / 1024)
 
 
+def _beginning(target: Target, mib: int, pace: Pace) -> Iterator[Row]:
+    """The first looks at all memory, each by the target that waits for the lock."""
+    busy_ms = 100 + mib // 32
+    taken: dict[str, list[float]] = {"attach": [], "iteration 0": []}
+    for _ in range(max(2, pace.few(5).rounds)):
+        target.busy("map", busy_ms)
+        with uffdtrackd.attach(target.pid) as session:
+            taken["attach"].append(target.answer()[0])
+            taken["iteration 0"].append(_gap(target, "map", busy_ms, session.iterate))
+    for name, series in taken.items():
+        row = Row(
+            f"still: {table.size(mib)}, {name}, target maps",
+            "us",
+            None,
+            Spread.of(series, 1e3),
+            None,
+            MOST_US,
+        )
+        yield _worst(row, series)
+
+
 def _closing(target: Target, mib: int, pace: Pace) -> Iterator[Row]:
     """The kernel resets every page table entry when the userfaultfd goes, in one piece."""
     for how in ("spin", "map"):
@@ -86,6 +107,7 @@ def _rows(mib: int, pace: Pace) -> Iterator[Row]:
         with uffdtrackd.attach(target.pid) as session:
             session.iterate()
             yield from _running(target, session, mib, pace)
+        yield from _beginning(target, mib, pace)
         yield from _closing(target, mib, pace)
 
 

@@ -53,7 +53,7 @@ class Kernel:
 
 def fetch(folder: Path, names: Sequence[str]) -> list[Kernel]:
     """The kernels of the columns `names`, unpacked below `folder`. Raises ArchiveError."""
-    apt = _Apt(folder)
+    apt = Apt(folder, [suite for _, of_name in SUITES for suite in of_name])
     apt.run("apt-get", "update")
     return [apt.kernel(name, suites) for name, suites in SUITES if name in names]
 
@@ -79,17 +79,16 @@ def mirror_of(uris: str) -> str | None:
     return next((base for base, suite in releases if plain.match(suite)), None)
 
 
-class _Apt:
+class Apt:
     """An apt that keeps everything it has below one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, suites: Sequence[str]) -> None:
         self.folder = folder.resolve()
         self.base = self.folder / "apt"
         for part in ("lists/partial", "archives/partial", "empty"):
             (self.base / part).mkdir(parents=True, exist_ok=True)
         (self.base / "status").touch()
         base = mirror()
-        suites = [suite for _, of_name in SUITES for suite in of_name]
         sources = "".join(f"deb [signed-by={KEYRING}] {base} {suite} main\n" for suite in suites)
         (self.base / "sources.list").write_text(sources)
         options = {

@@ -46,6 +46,9 @@ busybox mount --move /dev /disk/dev
 exec busybox switch_root /disk /sbin/guest
 """
 
+#: A word of the kernel's command line, which makes it a variable of init: what to run instead.
+MODULE = "UFFDTRACKD_GUEST"
+
 GUEST = """#!/bin/sh
 export PATH={venv}/bin:/bin HOME=/root LANG=C.UTF-8
 mount -t proc proc /proc
@@ -58,7 +61,8 @@ mount -t tmpfs run /run
 hostname guest
 ip link set lo up
 cd {root}
-setsid cttyhack {venv}/bin/python -m tests.kernels.guest /dev/ttyS1 $(cat /proc/cmdline)
+module=${{{module}:-tests.kernels.guest}}
+setsid cttyhack {venv}/bin/python -m $module /dev/ttyS1 $(cat /proc/cmdline)
 poweroff -f
 """
 
@@ -81,7 +85,7 @@ def root_disk(folder: Path) -> Path:
     (staging / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:\n")
     (staging / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
     guest = staging / "sbin/guest"
-    guest.write_text(GUEST.format(venv=sys.prefix, root=ROOT))
+    guest.write_text(GUEST.format(venv=sys.prefix, root=ROOT, module=MODULE))
     guest.chmod(0o755)
     disk = folder / "root.img"
     disk.unlink(missing_ok=True)
@@ -98,18 +102,24 @@ def initramfs(kernel: Kernel, folder: Path) -> Path:
     ]
     files.append(("init", 0o100755, INIT.encode()))
     files.append(("bin/busybox", 0o100755, BUSYBOX.read_bytes()))
-    for number, path in enumerate(_modules(kernel)):
-        content = path.read_bytes()
-        if path.suffix == ".xz":
-            content = lzma.decompress(content)
-        files.append((f"modules/{number:02}-{path.name.split('.')[0]}.ko", 0o100644, content))
+    for name, content in modules(kernel, MODULES):
+        files.append((f"modules/{name}", 0o100644, content))
     archive = folder / f"initramfs-{kernel.release}.gz"
     archive.write_bytes(gzip.compress(b"".join(_cpio(files)), compresslevel=1))
     return archive
 
 
-def _modules(kernel: Kernel) -> Iterator[Path]:
-    """MODULES and what they need, each after what it needs. Facts: modules.dep(5)."""
+def modules(kernel: Kernel, wanted: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """File names, in the order of loading, and contents of modules and of what they need."""
+    for number, path in enumerate(_modules(kernel, wanted)):
+        content = path.read_bytes()
+        if path.suffix == ".xz":
+            content = lzma.decompress(content)
+        yield f"{number:02}-{path.name.split('.')[0]}.ko", content
+
+
+def _modules(kernel: Kernel, names: Iterable[str]) -> Iterator[Path]:
+    """Each after what it needs; those that there are not are left out. Facts: modules.dep(5)."""
     needs: dict[str, tuple[Path, list[Path]]] = {}
     for line in (kernel.modules / "modules.dep").read_text().splitlines():
         one, _, others = line.partition(":")
@@ -117,7 +127,7 @@ def _modules(kernel: Kernel) -> Iterator[Path]:
         name = path.name.split(".")[0].replace("-", "_")
         needs[name] = (path, [kernel.modules / other for other in others.split()])
     done: set[Path] = set()
-    for wanted in MODULES:
+    for wanted in names:
         if wanted in needs:
             path, before = needs[wanted]
             # modules.dep names what is needed first last.
