@@ -25,9 +25,8 @@ def messages() -> str:
     lines = ["| name, level | id | what it means |", "|---|---|---|"]
     for one in MESSAGES:
         level = logging.getLevelName(one.level).lower()
-        # What the catalog fills in from the entry itself.
-        text = re.sub(r" ?@\w+@", "", f"{one.subject}. {one.text}")
-        text = text.replace(" ()", "").replace("process,", "process")
+        # What `journalctl -x` fills in from the entry itself.
+        text = re.sub(r"@(\w+)@", r"`\1`", f"{one.subject}. {one.text}")
         lines.append(f"| {one.name}, {level} | `{one.id}` | {text} |")
     return "\n".join(lines)
 

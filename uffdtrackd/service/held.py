@@ -22,6 +22,7 @@ from ..model.errors import AlreadyFrozen, TargetExecuted, TargetGone, TrackError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
 from ..model.region import Region
+from . import journal, messages
 from .consumers import Consumers
 from .keeper import Kept
 from .worker import Worker
@@ -238,6 +239,8 @@ class Held:
                 one.forget()
             raise
         self._note(iteration)
+        if journal.LOGGER.isEnabledFor(messages.ITERATED.level):
+            self._tell(iteration)
         if self.on_iteration is not None:
             self.worker.post(partial(self.on_iteration, iteration))
         return iteration
@@ -266,6 +269,18 @@ class Held:
                 )
                 for pid, pages in known.items()
             },
+        )
+
+    def _tell(self, iteration: Iteration) -> None:
+        pages = sum(len(one.dirty) for one in iteration.processes.values())
+        journal.log(
+            messages.ITERATED,
+            f"session {self.id}: iteration {iteration.number}, {pages} dirty pages,"
+            f" {iteration.duration_ns / 1e6:.2f} ms",
+            session=self.id,
+            pid=self.session.pid,
+            iteration=iteration.number,
+            dirty_pages=pages,
         )
 
     def _note(self, iteration: Iteration) -> None:

@@ -80,8 +80,8 @@ TARGET_LOST = Message(
     "4828be2e0b8b4424a825afb33f9471c3",
     NOTICE,
     "The target of a session ended",
-    "Process @UFFDTRACK_TARGET_PID@ of session @UFFDTRACK_SESSION@ exited or was killed. What was"
-    " collected can still be fetched until the session is detached.",
+    "Process @UFFDTRACK_TARGET_PID@ of session @UFFDTRACK_SESSION@ exited or was killed. Its"
+    " clients are told uffdtrack.TargetGone for some minutes more.",
 )
 REFUSED = Message(
     "refused",
@@ -143,13 +143,13 @@ LOG_FAILED = Message(
     "Session @UFFDTRACK_SESSION@ goes on without a log. The message says why: most often the disk"
     " is full or the state directory cannot be written to.",
 )
-SESSION_FAILED = Message(
-    "session-failed",
-    "95c108b8a47648909ec7e47d6810eb5f",
-    logging.WARNING,
-    "A request failed",
-    "What was asked of session @UFFDTRACK_SESSION@ could not be done; the message says why. The"
-    " client got the same error.",
+ITERATED = Message(
+    "iterated",
+    "53a762449720499fbff0d58022f2384d",
+    logging.DEBUG,
+    "An iteration was collected",
+    "Iteration @UFFDTRACK_ITERATION@ of session @UFFDTRACK_SESSION@ found @UFFDTRACK_DIRTY_PAGES@"
+    " dirty pages. Logged at the level debug.",
 )
 
 MESSAGES: tuple[Message, ...] = tuple(
@@ -162,10 +162,8 @@ FIELDS = {
     "session": "UFFDTRACK_SESSION",
     "iteration": "UFFDTRACK_ITERATION",
     "dirty_pages": "UFFDTRACK_DIRTY_PAGES",
-    "consumer": "UFFDTRACK_CONSUMER",
     "peer_uid": "UFFDTRACK_PEER_UID",
     "peer_pid": "UFFDTRACK_PEER_PID",
-    "method": "UFFDTRACK_METHOD",
     "error": "UFFDTRACK_ERROR",
 }
 

@@ -41,6 +41,11 @@ def test_reload(unit: Unit) -> None:
     unit.configure('log_level = "debug"\n')
     unit.control("reload")
     unit.wait_for(messages.RELOADED)
+    with uffdtrackd.connect() as client, client.attach(unit.victim) as session:
+        found = session.iterate()
+    (entry,) = unit.wait_for(messages.ITERATED)
+    assert entry["UFFDTRACK_ITERATION"] == "0"
+    assert entry["UFFDTRACK_DIRTY_PAGES"] == str(len(found.processes[unit.victim].dirty))
     unit.configure("nonsense = 1\n")
     unit.control("reload")
     (entry,) = unit.wait_for(messages.RELOAD_FAILED)
