@@ -21,7 +21,7 @@ from typing import Any
 from ..model.errors import LimitReached, UsageError
 from ..model.fold import fold
 from ..model.iteration import Iteration
-from .memento import of_iteration, to_iteration
+from .memento import Parts, of_iteration, to_iteration
 
 DEFAULT = "default"
 LONGEST_NAME = 64
@@ -102,25 +102,27 @@ class Consumer:
             self._closed.popleft()
         self.acknowledged = max(self.acknowledged, number)
 
-    def save(self) -> dict[str, Any]:
-        """All of it as a map, for put_back()."""
+    def save(self, parts: Parts, prefix: str) -> dict[str, Any]:
+        """All of it as a map and parts, for put_back(). prefix: no other consumer's."""
         return {
             "name": self.name,
             "delivered": self.delivered,
             "acknowledged": self.acknowledged,
             "full": self._needs_full,
-            "closed": [of_iteration(one) for one in self._closed],
-            "open": None if self._open is None else of_iteration(self._open),
+            "closed": [of_iteration(one, parts, prefix) for one in self._closed],
+            "open": None
+            if self._open is None
+            else of_iteration(self._open, parts, f"{prefix}.open"),
         }
 
     @classmethod
-    def put_back(cls, saved: Mapping[str, Any]) -> Consumer:
+    def put_back(cls, saved: Mapping[str, Any], parts: Mapping[str, bytes]) -> Consumer:
         """What save() made a map of. Raises memento.MISREAD."""
         one = cls(saved["name"])
         one.delivered, one.acknowledged = saved["delivered"], saved["acknowledged"]
         one._needs_full = saved["full"]
-        one._closed.extend(to_iteration(each) for each in saved["closed"])
-        one._open = None if saved["open"] is None else to_iteration(saved["open"])
+        one._closed.extend(to_iteration(each, parts) for each in saved["closed"])
+        one._open = None if saved["open"] is None else to_iteration(saved["open"], parts)
         return one
 
 
@@ -158,9 +160,9 @@ class Consumers:
             self._all[name] = Consumer(name)
         return self._all[name]
 
-    def put_back(self, saved: Mapping[str, Any]) -> None:
+    def put_back(self, saved: Mapping[str, Any], parts: Mapping[str, bytes]) -> None:
         """One of before the daemon was started. Raises memento.MISREAD."""
-        one = Consumer.put_back(saved)
+        one = Consumer.put_back(saved, parts)
         self._all[one.name] = one
 
     def remove(self, name: str) -> None:

@@ -53,7 +53,10 @@ class Tracked(Protocol):
     @property
     def is_frozen(self) -> bool: ...
     def let_go(self) -> None: ...
-    def resume(self, number: int, known: Mapping[int, PageSet]) -> None: ...
+    def keep_in(self, fd: int) -> None: ...
+    def keep(self, also: Mapping[str, Any]) -> None: ...
+    def descriptors(self) -> dict[str, int]: ...
+    def leave(self) -> None: ...
     def read(self, pid: int, start: int, length: int) -> bytes: ...
     def close(self) -> None: ...
 
@@ -135,8 +138,6 @@ class Held:
             one = self._consumers.get_or_add(consumer)
             if ack is not None:
                 one.ack(ack)
-            if self.kept is not None:
-                self.kept.begin()
             self._collect()
             whole = one.deliver()
             assert whole is not None
@@ -207,14 +208,17 @@ class Held:
         if self._closed:
             return
         self._closed = True
-        if self.kept is not None:
-            (self.kept.leave if leave else self.kept.end)()
         try:
             if self._freeze is not None:
                 self._freeze.close()
         finally:
             self._freeze = None
-            self.session.close()
+            if self.kept is not None and leave:
+                self.kept.leave()
+            else:
+                self.session.close()
+            if self.kept is not None and not leave:
+                self.kept.end()
             if self.on_close is not None:
                 self.on_close()
 

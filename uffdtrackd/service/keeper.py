@@ -1,25 +1,35 @@
 """What outlives the daemon: sessions go on with the next one, under a service manager.
 
-    attach    state file (`statefile`)
-    iterate   mark UNSURE --> collect --> pending sets and numbers written --> answer
-    the end   of the daemon, in any way: files stay
-    start     files --> sessions attached to again, numbers and pending sets as they were
-              what was between them: told as a full iteration
+                     /run/uffdtrackd/sessions/ID     systemd's fd store
+    attach           state, see tracking.statefile   uffd, pagemap, pidfd of each process
+    iterate          mark --> collect --> new state  those of processes that came or went
+    (answer)
+    the daemon ends  stays                           stays: the kernel goes on noting writes
+    next daemon      restore() of both: no write is missed, nothing is told twice
+                     state alone (the store was emptied): attached to again, a full iteration
+
+A session with the synchronous backend makes its target wait for a handler. With nobody there it
+would wait for ever, so its descriptors are never stored: when the daemon ends the kernel lets the
+target go, and the next daemon begins with a full iteration.
 
 Without a service manager nobody starts the next daemon: nothing is kept then, and sessions end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from . import memento, statefile
-from .statefile import StateFile, Unreadable
+import msgpack
+
+from ..model.errors import TrackError
+from ..tracking import statefile
+from . import memento
 
 if TYPE_CHECKING:
     from .held import Held
@@ -27,6 +37,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VERSION = 1
+_PART = "service"
+_NEW = ".new"
+# The backend whose targets wait for nobody.
+_STORED = "async"
 # Of Facts: what metrics and `status` go on counting.
 _FACTS = (
     "iterations",
@@ -40,101 +54,134 @@ _FACTS = (
 )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How the session was asked for: what is needed to attach again."""
+class Store(Protocol):
+    """What is needed of notify.Manager."""
 
-    pid: int
-    start_time: int
-    backend: str
-    follow: str
-    deadline: float
-    most_processes: int
+    def store(self, name: str, fds: list[int]) -> bool: ...
+    def drop(self, name: str) -> None: ...
+    def barrier(self) -> bool: ...
 
 
 @dataclass(frozen=True)
 class Left:
     """A session that an earlier daemon left.
 
-    sure: nothing was collected that is not in it. state: for Kept.put_back().
+    state: an open file. descriptors: those that the store had, by their names in the session. Both
+    belong to whoever restores the session.
     """
 
     name: str
     owner: int
-    plan: Plan
-    sure: bool
-    state: dict[str, Any]
+    pid: int
+    state: int
+    descriptors: dict[str, int]
+    saved: dict[str, Any]
 
 
 class Keeper:
-    """All states of a daemon, in one folder that only its user can read."""
+    """All that a daemon keeps. inherited: name --> descriptors that were in the store."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: Store, inherited: dict[str, list[int]]) -> None:
         self.folder = folder
+        self._store = store
+        self._given: dict[str, dict[str, int]] = {}
+        # What the store has of a session that nobody keeps yet.
+        self._names: dict[str, set[str]] = {}
+        for stored, fds in inherited.items():
+            session, dot, name = stored.partition(".")
+            if dot:
+                # Of several by one name, which we never store, one will do.
+                self._given.setdefault(session, {})[name] = fds[0]
+                self._names.setdefault(session, set()).add(stored)
+                _close(fds[1:])
 
-    def keep(self, held: Held, plan: Plan) -> Kept:
-        """Begins to keep a session. Its worker calls this, and everything of Kept."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = Kept(StateFile(self.folder, held.id), held, plan)
-        kept.save()
-        return kept
+    def keep(self, held: Held) -> Kept | None:
+        """Begins to keep a session; None if that is not possible, which is told.
+
+        The worker of the session calls this, and everything of Kept.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = self.folder / held.id
+            return Kept(path, self._store, held, self._names.pop(held.id, set()))
+        except OSError as error:
+            log.warning("session %s will end with the daemon: %s", held.id, error)
+            return None
 
     def left(self) -> Iterator[Left]:
         """What earlier daemons left. What cannot be read is told, and removed."""
-        if not self.folder.is_dir():
-            return
-        for name in statefile.names(self.folder):
-            path = self.folder / name
+        names = sorted(self.folder.iterdir()) if self.folder.is_dir() else []
+        for path in names:
+            if path.suffix == _NEW:
+                path.unlink(missing_ok=True)
+                continue
             try:
-                yield _left(name, *statefile.read(path))
-            except (Unreadable, *memento.MISREAD) as error:
-                log.warning("the state of session %s cannot be read: %s", name, error)
-                self.forget(name)
+                yield self._left(path)
+            except (TrackError, OSError, msgpack.UnpackException, *memento.MISREAD) as error:
+                log.warning("the state of session %s cannot be read: %s", path.name, error)
+                self.forget(path.name)
 
     def forget(self, name: str) -> None:
         """The session has ended, or cannot be taken over."""
-        StateFile(self.folder, name).remove()
+        (self.folder / name).unlink(missing_ok=True)
+        _close(list(self._given.pop(name, {}).values()))
+        for stored in self._names.pop(name, ()):
+            self._store.drop(stored)
+
+    def clean(self) -> None:
+        """Drops what no session wanted, and waits until it is gone."""
+        for name in list(self._names):
+            self.forget(name)
+        self._store.barrier()
+
+    def _left(self, path: Path) -> Left:
+        state = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            found = statefile.read(state)
+            saved = msgpack.unpackb(found.parts[f"also.{_PART}"], strict_map_key=False)
+            if saved["version"] != VERSION:
+                raise ValueError(f"version {saved['version']}, not {VERSION}")
+            owner, pid = int(saved["owner"]), int(found.meta["pid"])
+            return Left(path.name, owner, pid, state, self._given.pop(path.name, {}), saved)
+        except BaseException:
+            os.close(state)
+            raise
 
 
 class Kept:
-    """The state of one session."""
+    """The state of one session and its entries in the store. Raises OSError, TrackError."""
 
-    def __init__(self, file: StateFile, held: Held, plan: Plan) -> None:
-        self._file = file
+    def __init__(self, path: Path, store: Store, held: Held, stored: set[str]) -> None:
+        """stored: names that the store has of the session, some of them of no use."""
+        self._path = path
+        self._store = store
         self._held = held
-        self._plan = plan
+        self._stored = set(stored)
         self._failed = False
-
-    def begin(self) -> None:
-        """Something is about to be collected."""
-        self._file.begin()
+        # A new file: the state that is there must stand until there is another.
+        new = path.with_name(path.name + _NEW)
+        self._fd = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            held.session.keep_in(self._fd)
+            self._save()
+            os.rename(new, path)
+        except BaseException:
+            self._close()
+            with contextlib.suppress(OSError):
+                os.unlink(new)
+            raise
 
     def save(self) -> None:
         """All that was collected is in the pending sets; nobody has been answered yet."""
-        held = self._held
         try:
-            self._file.write(
-                {
-                    "version": VERSION,
-                    "owner": held.owner,
-                    "made_ns": held.made_ns,
-                    "logged": bool(held.log_path),
-                    "plan": asdict(self._plan),
-                    "page_size": held.session.page_size,
-                    "known": {
-                        pid: memento.of_pages(pages) for pid, pages in held.session.known.items()
-                    },
-                    "consumers": [one.save() for one in held.consumers],
-                    "facts": {name: getattr(held.facts, name) for name in _FACTS},
-                }
-            )
+            self._save()
         except OSError as error:
-            # What is on disk keeps its mark: after a restart a full iteration says it all.
+            # What is on disk says that it is not the whole truth: a full iteration will be.
             if not self._failed:
                 log.warning(
                     "session %s: its state cannot be written, and a restart of the daemon would"
                     " cost a full iteration: %s",
-                    held.id,
+                    self._held.id,
                     error,
                 )
             self._failed = True
@@ -143,40 +190,73 @@ class Kept:
 
     def leave(self) -> None:
         """The daemon ends, the session does not."""
-        self._file.close()
+        self._close()
+        if self._held.session.backend == _STORED:
+            self._held.session.leave()
+        else:
+            self._held.session.close()
 
     def end(self) -> None:
-        """The session ends."""
-        self._file.remove()
+        """The session has ended; when this returns nobody has its descriptors any more."""
+        self._close()
+        self._path.unlink(missing_ok=True)
+        for name in self._stored:
+            self._store.drop(name)
+        if self._stored:
+            self._store.barrier()
+
+    def _save(self) -> None:
+        # First the descriptors: a state without them costs a full iteration, they alone nothing.
+        self._put_away()
+        held, parts = self._held, memento.Parts()
+        saved = {
+            "version": VERSION,
+            "owner": held.owner,
+            "made_ns": held.made_ns,
+            "logged": bool(held.log_path),
+            "consumers": [
+                one.save(parts, str(number)) for number, one in enumerate(held.consumers)
+            ],
+            "facts": {name: getattr(held.facts, name) for name in _FACTS},
+        }
+        held.session.keep({_PART: msgpack.packb(saved), **parts})
+
+    def _put_away(self) -> None:
+        now: dict[str, int] = {}
+        if self._held.session.backend == _STORED:
+            found = self._held.session.descriptors()
+            now = {f"{self._held.id}.{name}": fd for name, fd in found.items()}
+        for name in now.keys() - self._stored:
+            if self._store.store(name, [now[name]]):
+                self._stored.add(name)
+        for name in self._stored - now.keys():
+            self._store.drop(name)
+            self._stored.discard(name)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
 
-def put_back(held: Held, left: Left) -> None:
-    """Gives a session that was attached to again all that its state says.
+def put_back(held: Held, left: Left, parts: dict[str, bytes]) -> None:
+    """Gives a restored session all that its state says. parts: `also` of restore().
 
     Raises what memento.MISREAD has if it cannot be understood: the session is of no use then.
     """
-    state = left.state
-    size = state["page_size"]
-    if size != os.sysconf("SC_PAGE_SIZE"):
-        raise ValueError(f"pages of {size} bytes")
-    known = {pid: memento.to_pages(runs, size) for pid, runs in state["known"].items()}
-    facts = state["facts"]
-    last = facts["last"]
-    if last is not None:
-        held.session.resume(last["iteration"] + 1, known)
-    for one in state["consumers"]:
-        held.consumers.put_back(one)
-    held.made_ns = state["made_ns"]
+    for one in left.saved["consumers"]:
+        held.consumers.put_back(one, parts)
+    held.made_ns = left.saved["made_ns"]
+    facts = left.saved["facts"]
     held.facts = replace(held.facts, **{name: facts[name] for name in _FACTS})
-
-
-def _left(name: str, state: Any, sure: bool) -> Left:
-    if state["version"] != VERSION:
-        raise ValueError(f"version {state['version']}, not {VERSION}")
-    return Left(name, state["owner"], Plan(**state["plan"]), sure, state)
 
 
 def runtime_folder() -> Path | None:
     """Where systemd lets us keep what outlives the process, None if it was not asked to."""
     named = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     return Path(named) / "sessions" if named else None
+
+
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -38,6 +38,8 @@ _SWITCH_SECONDS = 0.0005
 # Seconds after which a worker that says nothing is taken for stuck.
 _PATIENCE = 60.0
 _STATUS_SECONDS = 5.0
+# FileDescriptorName= of uffdtrackd.socket.
+_CONTROL = "control"
 # Systemd's patience while the sessions of an earlier daemon are attached to, each in its turn.
 _TAKE_OVER_SECONDS = 300.0
 
@@ -134,10 +136,12 @@ async def _serve(startup: Startup) -> None:
     # A worker is as stuck as the daemon would be: the same time counts for both.
     heart = Heartbeat(2 * manager.watchdog if manager.watchdog else _PATIENCE)
     folder = runtime_folder() if manager.present else None
-    daemon = Daemon(settings, heart=heart, keeper=Keeper(folder) if folder else None)
+    stored = {name: fds for name, fds in inherited.items() if name != _CONTROL}
+    keeper = Keeper(folder, manager, stored) if folder else None
+    daemon = Daemon(settings, heart=heart, keeper=keeper)
     manager.extend(_TAKE_OVER_SECONDS)
     await daemon.take_over()
-    control = [fd for fd in inherited.get("control", []) if is_listener(fd)]
+    control = [fd for fd in inherited.get(_CONTROL, []) if is_listener(fd)]
     if control:
         import socket
 

@@ -1,10 +1,11 @@
-"""Iterations and pending sets as plain maps, for the state that outlives a daemon.
+"""Pending sets as small maps and arrays, for the state that outlives a daemon.
 
-    Consumer <--> {name, delivered, acknowledged, full, closed: [...], open}
-    Iteration <--> {number, ..., processes: [[pid, runs, runs, runs], ...]}     runs: bytes
+    Consumer  <--> {name, delivered, acknowledged, full, closed: [...], open}
+    Iteration <--> {number, ..., processes: {pid: [part, part, part]}} + parts: name --> runs
 
-The runs are the arrays as they are in memory (native u64 pairs): the reader is the same program on
-the same machine. Layouts are not kept: they are asked of the target again.
+The runs are the arrays as they are in memory, each a part of its own: what did not change since
+the last time is the same object, and is not written again. Layouts are not kept: they are asked of
+the target again.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from ..model.errors import UsageError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
 
-
-def of_pages(pages: PageSet) -> memoryview:
-    return pages.runs.cast("B")
+Parts = dict[str, memoryview]
 
 
-def to_pages(runs: bytes, page_size: int) -> PageSet:
-    return PageSet.from_runs(runs, page_size)
+def of_iteration(one: Iteration, parts: Parts, prefix: str) -> dict[str, Any]:
+    """prefix: of the names of its parts, one that no other iteration has."""
 
+    def part(pid: int, name: str, pages: PageSet) -> str:
+        key = f"{prefix}.{one.number}.{pid}.{name}"
+        parts[key] = pages.runs
+        return key
 
-def of_iteration(one: Iteration) -> dict[str, Any]:
     return {
         "number": one.number,
         "frozen": one.frozen,
@@ -33,10 +35,10 @@ def of_iteration(one: Iteration) -> dict[str, Any]:
         "duration_ns": one.duration_ns,
         "stopped_ns": one.stopped_ns,
         "page_size": one.page_size,
-        "processes": [
-            [pid, of_pages(pages.dirty), of_pages(pages.discarded), of_pages(pages.always)]
+        "processes": {
+            pid: [part(pid, name, getattr(pages, name)) for name in _SETS]
             for pid, pages in one.processes.items()
-        ],
+        },
         "stats": dict(one.stats),
         "exited": None if one.exited is None else list(one.exited),
         "sharing": dict(one.sharing),
@@ -44,9 +46,14 @@ def of_iteration(one: Iteration) -> dict[str, Any]:
     }
 
 
-def to_iteration(found: Mapping[str, Any]) -> Iteration:
-    """Raises KeyError, TypeError, ValueError, UsageError for what of_iteration() did not make."""
+def to_iteration(found: Mapping[str, Any], parts: Mapping[str, bytes]) -> Iteration:
+    """Raises what MISREAD has for what of_iteration() did not make."""
     size = found["page_size"]
+
+    def pages(names: list[str]) -> ProcessPages:
+        dirty, discarded, always = (PageSet.from_runs(parts[name], size) for name in names)
+        return ProcessPages(dirty, discarded, always)
+
     return Iteration(
         number=found["number"],
         frozen=found["frozen"],
@@ -54,12 +61,7 @@ def to_iteration(found: Mapping[str, Any]) -> Iteration:
         duration_ns=found["duration_ns"],
         stopped_ns=found["stopped_ns"],
         page_size=size,
-        processes={
-            pid: ProcessPages(
-                to_pages(dirty, size), to_pages(discarded, size), to_pages(always, size)
-            )
-            for pid, dirty, discarded, always in found["processes"]
-        },
+        processes={pid: pages(names) for pid, names in found["processes"].items()},
         stats=found["stats"],
         exited=None if found["exited"] is None else tuple(found["exited"]),
         sharing=found["sharing"],
@@ -67,5 +69,6 @@ def to_iteration(found: Mapping[str, Any]) -> Iteration:
     )
 
 
+_SETS = ("dirty", "discarded", "always")
 # What a state that is broken or of another version may raise when it is read.
 MISREAD = (KeyError, TypeError, ValueError, AttributeError, UsageError)

@@ -29,11 +29,11 @@ from ..model.errors import (
     TargetGone,
     TrackError,
 )
-from ..tracking import session
+from ..tracking import restore, session
 from . import journal, memento, messages
 from .heartbeat import Heartbeat
 from .held import Held, Tracked
-from .keeper import Keeper, Left, Plan, put_back
+from .keeper import Keeper, Left, put_back
 from .peer import Peer
 from .policy import Policy, refuse
 from .settings import Config
@@ -66,7 +66,7 @@ class Wish:
 
 
 class Registry:
-    """attach: as tracking.session.attach; another one in tests."""
+    """attach, restore: as in tracking; others in tests."""
 
     def __init__(
         self,
@@ -75,9 +75,11 @@ class Registry:
         attach: Callable[..., Tracked] = session.attach,
         heart: Heartbeat | None = None,
         keeper: Keeper | None = None,
+        restore: Callable[..., tuple[Tracked, dict[str, bytes], bool]] = restore.restore,
     ) -> None:
         self.config = config
         self._keeper = keeper
+        self._restore = restore
         self._policy = policy
         self._attach = attach
         self._heart = heart
@@ -138,15 +140,7 @@ class Registry:
         held = Held(name, tracked, worker, peer.uid, self.config.limits.consumers)
         held.keep = wish.keep
         if self._keeper is not None and wish.keep:
-            plan = Plan(
-                tracked.pid,
-                tracked.start_time,
-                wish.backend,
-                wish.follow,
-                wish.deadline,
-                wish.most_processes,
-            )
-            held.kept = await worker.run(partial(self._keeper.keep, held, plan))
+            held.kept = await worker.run(partial(self._keeper.keep, held))
         self._add(held)
         journal.log(
             messages.ATTACHED,
@@ -175,62 +169,58 @@ class Registry:
         async def one(left: Left) -> tuple[Held, bool] | None:
             async with at_once:
                 held = await self._take_over(left)
-                return None if held is None else (held, bool(left.state["logged"]))
+                return None if held is None else (held, bool(left.saved["logged"]))
 
-        left = [] if self._keeper is None else self._keeper.left()
-        return [found for found in await asyncio.gather(*map(one, left)) if found is not None]
+        if self._keeper is None:
+            return []
+        found = await asyncio.gather(*map(one, self._keeper.left()))
+        await asyncio.to_thread(self._keeper.clean)
+        return [each for each in found if each is not None]
 
     async def _take_over(self, left: Left) -> Held | None:
         assert self._keeper is not None
-        name, plan = left.name, left.plan
-        about = {"session": name, "pid": plan.pid}
+        name, pid = left.name, left.pid
         worker = Worker(f"session {name}", self._heart)
         try:
-            held = await worker.run(partial(self._attach_again, left, worker))
+            held, complete = await worker.run(partial(self._restored, left, worker))
         except (TrackError, OSError, *memento.MISREAD) as error:
             worker.stop()
             self._keeper.forget(name)
             if isinstance(error, TargetGone):
                 self._gone[name] = (left.owner, time.monotonic())
-                text = f"session {name}: process {plan.pid} ended while no daemon was there"
-                journal.log(messages.TARGET_LOST, text, **about)
+                text = f"session {name}: process {pid} ended while no daemon was there"
+                journal.log(messages.TARGET_LOST, text, session=name, pid=pid)
             else:
-                text = f"session {name} of process {plan.pid} cannot be taken over: {error}"
-                journal.log(messages.NOT_RESTORED, text, **about)
+                text = f"session {name} of process {pid} cannot be taken over: {error}"
+                journal.log(messages.NOT_RESTORED, text, session=name, pid=pid)
             return None
         self._add(held)
-        if not held.facts.iterations:
-            text = f"session {name}: process {plan.pid} is tracked again, from the beginning"
-            journal.log(messages.RESTORED, text, **about)
+        if complete or not held.facts.iterations:
+            text = f"session {name} of process {pid} goes on"
+            journal.log(messages.RESTORED, text, session=name, pid=pid)
         else:
-            text = f"session {name}: process {plan.pid} is tracked again; its next is full"
-            journal.log(messages.RESTORED_FULL, text, **about)
+            text = f"session {name} of process {pid} goes on with a full iteration"
+            journal.log(messages.RESTORED_FULL, text, session=name, pid=pid)
         return held
 
-    def _attach_again(self, left: Left, worker: Worker) -> Held:
-        """In the worker's thread."""
+    def _restored(self, left: Left, worker: Worker) -> tuple[Held, bool]:
+        """The session, and whether nothing is owed; in the worker's thread."""
         assert self._keeper is not None
-        plan = left.plan
-        wish = Wish(
-            plan.pid,
-            plan.start_time,
-            -1,
-            plan.backend,
-            plan.follow,
-            min(plan.deadline, _TAKE_OVER_DEADLINE),
-            plan.most_processes,
-        )
         permit = self._policy.permit(Peer(0, left.owner, frozenset()))
-        permit(plan.pid)
-        tracked = self._attach_checked(wish, permit)
+        try:
+            tracked, also, complete = self._restore(
+                left.state, left.descriptors, deadline=_TAKE_OVER_DEADLINE, permit=permit
+            )
+        finally:
+            os.close(left.state)
         try:
             held = Held(left.name, tracked, worker, left.owner, self.config.limits.consumers)
-            put_back(held, left)
-            held.kept = self._keeper.keep(held, plan)
+            put_back(held, left, also)
+            held.kept = self._keeper.keep(held)
         except BaseException:
             tracked.close()
             raise
-        return held
+        return held, complete
 
     def _attach_checked(self, wish: Wish, permit: Callable[[int], None]) -> Tracked:
         tracked = self._attach(

@@ -47,7 +47,8 @@ def filtered(unit: Unit) -> Iterator[int]:
         "--property=SystemCallFilter=@system-service",
         "--property=SystemCallFilter=~userfaultfd",
     ]
-    run("systemd-run", f"--unit={FILTERED}", *words, "sleep", "infinity")
+    # Type=exec: its filter is there when it has started.
+    run("systemd-run", f"--unit={FILTERED}", "--property=Type=exec", *words, "sleep", "infinity")
     pid = int(run("systemctl", "show", "--value", "--property=MainPID", FILTERED))
     status = Path(f"/proc/{pid}/status").read_text()
     assert "Seccomp:\t2" in status

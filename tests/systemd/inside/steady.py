@@ -22,9 +22,9 @@ from uffdtrackd.model.iteration import Iteration
 class Steady:
     """What an Oracle judges. oracle: of this consumer."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, backend: str = "auto", follow: str = "none") -> None:
         self.client = uffdtrackd.connect()
-        self.session = self.client.attach(pid, auto_ack=True)
+        self.session = self.client.attach(pid, backend, follow, auto_ack=True)
         self.name = self.session.name
         self.lost = 0
         self.oracle = Oracle(self)
@@ -32,10 +32,15 @@ class Steady:
     def again(self) -> None:
         """A new connection to whatever daemon there is."""
         last = self.session._last
-        self.client.close()
-        self.client = uffdtrackd.connect()
-        self.session = self.client.session(self.name, auto_ack=True)
-        self.session._last = last
+        while True:
+            self.client.close()
+            try:
+                self.client = uffdtrackd.connect()
+                self.session = self.client.session(self.name, auto_ack=True)
+            except NoDaemon:  # that one has been killed as well
+                continue
+            self.session._last = last
+            return
 
     def iterate(self) -> Iteration:
         while True:
