@@ -37,7 +37,7 @@ def decode(found: dict[str, Any], fds: list[int]) -> Parcel:
             sets = [_pages(one[name], view, found["page_size"]) for name in SETS]
             processes.append((one["pid"], sets[0], sets[1], sets[2]))
         return Parcel(found, processes)
-    except (KeyError, TypeError, ValueError, IndexError, UsageError, OSError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, UsageError, OSError) as error:
         raise ConnectionLost(
             f"the daemon sent an iteration that makes no sense: {error}"
         ) from error

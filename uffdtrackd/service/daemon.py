@@ -21,10 +21,11 @@ from collections.abc import Coroutine
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-from ..model.errors import LimitReached, NotPermitted, TrackError
+from ..model.errors import ConnectionLost, LimitReached, NoSuchSession, NotPermitted, TrackError
 from . import journal, messages, methods, protocol, schema
 from .connection import Connection
 from .crowd import Crowd
+from .delivery import Reply
 from .fdset import FdSet
 from .guest import Guest
 from .heartbeat import Heartbeat
@@ -153,32 +154,59 @@ class Daemon:
             connection.end()
             return
         connection.in_flight += 1
-        self._spawn(self._handle(guest, call, fds))
-
-    async def _handle(self, guest: Guest, call: Call, fds: FdSet) -> None:
-        connection = guest.connection
         self.requests += 1
         try:
             method = protocol.find(call.method)
             params = schema.check(method, call.params)
-            made = await methods.HANDLERS[method.name](self, guest, params, fds)
+            if method.name in methods.HANDLERS:
+                self._spawn(self._handle(guest, call, method.name, params, fds))
+                return
+            job = methods.JOBS[method.name](self, guest, params)
+            future = job.held.worker.submit(partial(job.run, guest))
         except Exception as error:
             # Kept nowhere: an error holds all that was on the way to it.
             self._failed(guest, call, error)
         else:
-            connection.answer(call, made)
+            future.add_done_callback(partial(self._done, guest, call, fds))
+            return
+        fds.close()
+        connection.in_flight -= 1
+
+    def _done(self, guest: Guest, call: Call, fds: FdSet, future: asyncio.Future[Reply]) -> None:
+        """A job has been done."""
+        if future.cancelled():
+            error: BaseException | None = ConnectionLost("the daemon is stopping")
+        else:
+            error = future.exception()
+        if error is None:
+            guest.connection.answer(call, future.result())
+        else:
+            self._failed(guest, call, error)
+        fds.close()
+        guest.connection.in_flight -= 1
+
+    async def _handle(
+        self, guest: Guest, call: Call, name: str, params: methods.Params, fds: FdSet
+    ) -> None:
+        try:
+            made = await methods.HANDLERS[name](self, guest, params, fds)
+        except Exception as error:
+            self._failed(guest, call, error)
+        else:
+            guest.connection.answer(call, made)
         finally:
             fds.close()
-            connection.in_flight -= 1
+            guest.connection.in_flight -= 1
 
-    def _failed(self, guest: Guest, call: Call, error: Exception) -> None:
+    def _failed(self, guest: Guest, call: Call, error: BaseException) -> None:
         self.refused += 1
         if isinstance(error, TrackError):
             found = error
             log.debug("%s for pid %d: %s", call.method, guest.peer.pid, error.message)
         else:
             found = methods.unexpected(error)
-            log.error("%s for pid %d failed", call.method, guest.peer.pid, exc_info=error)
+            level = logging.DEBUG if isinstance(found, NoSuchSession) else logging.ERROR
+            log.log(level, "%s for pid %d failed", call.method, guest.peer.pid, exc_info=error)
         if call.msgid is not None:
             guest.connection.refuse(call.msgid, found)
 

@@ -91,8 +91,10 @@ def deliver(
 def pack_runs(runs: memoryview) -> bytes:
     """[[start, end], ...] as MessagePack. runs: see PageSet.runs."""
     count = len(runs) // 2
+    if not count:
+        return b"\x90"
     out = bytearray(_PAIR * count)
-    words = array("Q", runs.tobytes() if count else b"")
+    words = array("Q", runs.tobytes())
     if sys.byteorder == "little":
         words.byteswap()
     data = words.tobytes()

@@ -124,6 +124,8 @@ class Held:
         self._returned_ns = 0
         self._freeze: contextlib.ExitStack | None = None
         self._closed = False
+        # Of facts, by the job under way.
+        self._changed: dict[str, Any] = {}
 
     @property
     def consumers(self) -> Consumers:
@@ -294,8 +296,7 @@ class Held:
         passed = now - self._returned_ns if self._returned_ns else 0
         self._returned_ns = now
         facts = self.facts
-        self.facts = replace(
-            facts,
+        self._changed |= dict(
             pids=tuple(self.session.pids),
             status=tuple(self.session.status),
             iterations=facts.iterations + 1,
@@ -329,8 +330,10 @@ class Held:
                 self.note_error(error)
             raise
         finally:
+            changed, self._changed = self._changed, {}
             self.facts = replace(
                 self.facts,
+                **changed,
                 frozen=self._freeze is not None and self.session.is_frozen,
                 consumers=tuple(
                     ConsumerFacts(one.name, one.delivered, one.acknowledged, one.pending_bytes)

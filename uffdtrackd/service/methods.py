@@ -1,6 +1,7 @@
 """What each method of the protocol does: one function a method, by its name.
 
-    server: Call --> schema.check --> HANDLERS[name](daemon, guest, params, fds) --> Reply
+    daemon: Call --> schema.check --> HANDLERS[name](daemon, guest, params, fds) --> Reply
+                                  --> JOBS[name](daemon, guest, params) --> Job --> Reply
 
 Parameters are typed by then. What takes time is a job for the worker of the session; what an
 answer weighs is encoded there too.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,6 +34,7 @@ from .protocol import API, OLDEST_API, describe
 from .registry import Wish, pid_of
 from .session_map import session_map
 from .watch import Watch
+from .worker import Stopped
 
 if TYPE_CHECKING:
     from .daemon import Daemon
@@ -42,6 +44,20 @@ log = logging.getLogger(__name__)
 Params = dict[str, Any]
 Handler = Callable[["Daemon", Guest, Params, FdSet], Awaitable[Reply]]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request that is nothing but work for a session's worker: no task waits for it."""
+
+    held: Held
+    work: Callable[[], Reply]
+
+    def run(self, guest: Guest) -> Reply:
+        """In the worker's thread. Raises ConnectionLost if its client has gone by then."""
+        guest.check_open()
+        return self.work()
+
 
 FEATURES = ("memfd", "bitmap", "pidfd", "watch", "freeze", "regions", "follow")
 
@@ -131,61 +147,45 @@ async def status(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
     )
 
 
-async def iterate(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
+def iterate(daemon: Daemon, guest: Guest, p: Params) -> Job:
     held = daemon.registry.find(guest.peer, p["session"])
-    collect = partial(held.do_iterate, p["consumer"], p["ack"])
-    return await _delivered(daemon, guest, held, p, collect)
+    return _delivered(daemon, held, p, partial(held.do_iterate, p["consumer"], p["ack"]))
 
 
-async def pending(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
+def pending(daemon: Daemon, guest: Guest, p: Params) -> Job:
     held = daemon.registry.find(guest.peer, p["session"])
-    return await _delivered(daemon, guest, held, p, partial(held.do_pending, p["consumer"]))
+    return _delivered(daemon, held, p, partial(held.do_pending, p["consumer"]))
 
 
-async def _delivered(
-    daemon: Daemon, guest: Guest, held: Held, p: Params, get: Callable[[], Iteration | None]
-) -> Reply:
+def _delivered(daemon: Daemon, held: Held, p: Params, get: Callable[[], Iteration | None]) -> Job:
     most = daemon.config.limits.queued_bytes
 
     def job() -> Reply:
         found = get()
         return reply(None) if found is None else deliver(found, p["deliver"], p["format"], most)
 
-    return await _job(guest, held, job)
+    return Job(held, job)
 
 
-async def ack(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
+def ack(daemon: Daemon, guest: Guest, p: Params) -> Job:
     held = daemon.registry.find(guest.peer, p["session"])
-    number = await _job(guest, held, partial(held.do_ack, p["consumer"], p["iteration"]))
-    return reply({"acknowledged": number})
+
+    def job() -> Reply:
+        return reply({"acknowledged": held.do_ack(p["consumer"], p["iteration"])})
+
+    return Job(held, job)
 
 
-async def regions(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
+def regions(daemon: Daemon, guest: Guest, p: Params) -> Job:
     held = daemon.registry.find(guest.peer, p["session"])
 
     def job() -> Reply:
         return reply({"regions": [asdict(one) for one in held.do_regions(p["pid"])]})
 
-    return await _job(guest, held, job)
+    return Job(held, job)
 
 
-async def freeze(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
-    held = daemon.registry.find(guest.peer, p["session"])
-    config = daemon.config.freeze
-    seconds = config.lease if p["lease_seconds"] is None else float(p["lease_seconds"])
-    seconds = min(seconds, config.lease_max)
-    await _running(
-        held, daemon.leases.freeze(guest, held, seconds, p["deadline"], config.lease_max)
-    )
-    return reply({"lease_seconds": seconds})
-
-
-async def thaw(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
-    held = daemon.registry.find(guest.peer, p["session"])
-    return reply({"thawed": await _running(held, daemon.leases.thaw(guest, held))})
-
-
-async def read(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
+def read(daemon: Daemon, guest: Guest, p: Params) -> Job:
     held = daemon.registry.find(guest.peer, p["session"])
     most = daemon.config.limits.read_bytes
     if p["length"] > most:
@@ -193,8 +193,25 @@ async def read(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
             f"read of {p['length']} bytes, more than {most} in one go",
             hint="read it in pieces",
         )
-    job = partial(held.do_read, p["pid"], p["start"], p["length"])
-    return reply({"data": await _job(guest, held, job)})
+
+    def job() -> Reply:
+        return reply({"data": held.do_read(p["pid"], p["start"], p["length"])})
+
+    return Job(held, job)
+
+
+async def freeze(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
+    held = daemon.registry.find(guest.peer, p["session"])
+    config = daemon.config.freeze
+    seconds = config.lease if p["lease_seconds"] is None else float(p["lease_seconds"])
+    seconds = min(seconds, config.lease_max)
+    await daemon.leases.freeze(guest, held, seconds, p["deadline"], config.lease_max)
+    return reply({"lease_seconds": seconds})
+
+
+async def thaw(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
+    held = daemon.registry.find(guest.peer, p["session"])
+    return reply({"thawed": await daemon.leases.thaw(guest, held)})
 
 
 async def watch(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
@@ -206,7 +223,7 @@ async def watch(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
             hint="unwatch some",
         )
     if held.facts.ended:
-        await _job(guest, held, held.do_touch)
+        await held.worker.run(held.do_touch)
     interval = max(float(p["interval"]), config.watch.interval_min)
     one = Watch(
         guest.next_watch,
@@ -246,47 +263,32 @@ async def metrics(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
     return reply({"content_type": exposition.CONTENT_TYPE, "text": text})
 
 
-async def _job(guest: Guest, held: Held, job: Callable[[], T]) -> T:
-    """Has it done by the session's worker, unless its client has gone by then."""
-
-    def checked() -> T:
-        guest.check_open()
-        return job()
-
-    return await _running(held, held.worker.run(checked))
-
-
-async def _running(held: Held, waiting: Awaitable[T]) -> T:
-    try:
-        return await waiting
-    except RuntimeError as error:
-        if held.worker.stopping:
-            raise NoSuchSession(f"session {held.id} has ended", session=held.id) from error
-        raise
-
-
 HANDLERS: dict[str, Handler] = {
     "hello": hello,
     "describe": describe_,
     "attach": attach,
     "list": list_,
     "status": status,
-    "iterate": iterate,
-    "pending": pending,
-    "ack": ack,
-    "regions": regions,
     "freeze": freeze,
     "thaw": thaw,
-    "read": read,
     "watch": watch,
     "unwatch": unwatch,
     "detach": detach,
     "metrics": metrics,
 }
+JOBS: dict[str, Callable[[Daemon, Guest, Params], Job]] = {
+    "iterate": iterate,
+    "pending": pending,
+    "ack": ack,
+    "regions": regions,
+    "read": read,
+}
 
 
 def unexpected(error: BaseException) -> TrackError:
     """The answer for what has no class of its own."""
+    if isinstance(error, Stopped):
+        return NoSuchSession(str(error))
     if isinstance(error, OSError) and error.strerror:
         return TrackError(f"{error.strerror} ({type(error).__name__})")
     return TrackError(

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from .heartbeat import Heartbeat
@@ -27,6 +28,10 @@ T = TypeVar("T")
 # Enough for SQLite and for every call into C; the default of 8 MiB is only address space, but
 # counts where that is limited.
 _STACK = 1 << 20
+
+
+class Stopped(RuntimeError):
+    """The worker takes no more jobs: its session has ended."""
 
 
 class Worker:
@@ -42,7 +47,9 @@ class Worker:
         self._jobs: deque[tuple[asyncio.Future[Any] | None, Callable[[], Any]]] = deque()
         # Since when there are jobs and none is being done.
         self._idle_since = 0.0
-        self._wake = threading.Condition()
+        self._lock = threading.Lock()
+        # One token a job, and one for the end: cheaper to wait for than a Condition.
+        self._tokens: SimpleQueue[None] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self.stopping = False
         self._began = 0.0
@@ -61,9 +68,9 @@ class Worker:
     def submit(self, job: Callable[[], T], *, urgent: bool = False) -> asyncio.Future[T]:
         """Has the job done; urgent: before all others. A future that is cancelled is skipped."""
         future: asyncio.Future[T] = self._loop.create_future()
-        with self._wake:
+        with self._lock:
             if self.stopping:
-                raise RuntimeError(f"{self._name} has been stopped")
+                raise Stopped(f"{self._name} has ended")
             if not self._jobs and not self._began:
                 self._idle_since = time.monotonic()
             if urgent:
@@ -74,17 +81,18 @@ class Worker:
                 self._thread = _started(self._run, self._name)
                 if self._heart is not None:
                     self._heart.watch(self._waiting_since)
-            self._wake.notify()
+        self._tokens.put(None)
         return future
 
     def post(self, job: Callable[[], object]) -> None:
         """Has the job done after those that wait; from any thread, nobody waits for it."""
-        with self._wake:
-            if not self.stopping:
-                if not self._jobs and not self._began:
-                    self._idle_since = time.monotonic()
-                self._jobs.append((None, job))
-                self._wake.notify()
+        with self._lock:
+            if self.stopping:
+                return
+            if not self._jobs and not self._began:
+                self._idle_since = time.monotonic()
+            self._jobs.append((None, job))
+        self._tokens.put(None)
 
     async def run(self, job: Callable[[], T], *, urgent: bool = False) -> T:
         """Has the job done and gives its result, or raises what it raised.
@@ -95,9 +103,9 @@ class Worker:
 
     def stop(self) -> None:
         """No more jobs; the thread ends after those that wait."""
-        with self._wake:
+        with self._lock:
             self.stopping = True
-            self._wake.notify()
+        self._tokens.put(None)
         if self._heart is not None:
             self._heart.unwatch(self._waiting_since)
 
@@ -110,11 +118,10 @@ class Worker:
 
     def _run(self) -> None:
         while True:
-            with self._wake:
-                while not self._jobs:
-                    if self.stopping:
-                        return
-                    self._wake.wait()
+            self._tokens.get()
+            with self._lock:
+                if not self._jobs:
+                    return  # the token of stop(), which comes last
                 future, job = self._jobs.popleft()
             if future is not None and future.cancelled():
                 continue
