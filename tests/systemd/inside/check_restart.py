@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -204,6 +205,33 @@ def test_a_freeze_ends_with_the_daemon(unit: Unit, busy: BusyRedis) -> None:
     busy.progress()
     steady.oracle.final().check()
     steady.close()
+
+
+def test_many_sessions(unit: Unit) -> None:
+    """More descriptors than one message could carry, and than a usual limit of 256."""
+    number = 100
+    victims = [subprocess.Popen(["sleep", "infinity"]) for _ in range(number)]
+    try:
+        with uffdtrackd.connect() as client:
+            for one in victims:
+                client.attach(one.pid).iterate()
+        assert unit.show("NFileDescriptorStore") == str(3 * number)
+        kill(unit)
+        with uffdtrackd.connect() as client:
+            names = [one["session"] for one in client.sessions()]
+            assert len(names) == number
+            assert len(entries(messages.RESTORED, unit.pid())) == number
+            for name in names:
+                session = client.session(name)
+                iteration = session.iterate()
+                # Delivered again with what came since: nobody has acknowledged anything.
+                assert iteration.number == 1
+                session.close()
+        assert unit.show("NFileDescriptorStore") == "0"
+    finally:
+        for one in victims:
+            one.kill()
+            one.wait()
 
 
 def test_a_session_of_a_connection_ends_with_the_daemon(unit: Unit) -> None:
