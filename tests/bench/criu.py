@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import select
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import victim
-from tests.bench import page, run
+from tests.bench import page, run, table
 from tests.bench.case import Result
 from tests.bench.document import Document
 from tests.bench.programs import FLAGS, FOLDER
@@ -191,13 +192,15 @@ def main(argv: list[str] | None = None) -> int:
     except BootFailed as error:
         _tell(f"error: {error}")
         return 1
-    found = rows(said)
-    document = Document({**where, "date": time.strftime("%Y-%m-%d", time.gmtime())}, quick=False)
+    where["date"] = time.strftime("%Y-%m-%d", time.gmtime())
+    where["load"] = round(os.getloadavg()[0], 1)
+    place = "Linux {kernel}, CRIU {criu}, {mib} MiB, {date}, load of the host {load}"
+    found = [Row("criu: where", "", note=place.format(**where)), *rows(said)]
+    document = Document(where, quick=False)
     document.results["criu: pre-dump"] = Result(found, time.monotonic() - began, False)
     document.save(KEPT)
     run.PAGE.write_text(page.fill(run.PAGE.read_text(), {}, {"criu": found}))
-    for row in found:
-        print(row.name, row.bare, row.ours)
+    print(table.markdown(found))
     return 0
 
 

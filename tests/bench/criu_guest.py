@@ -185,7 +185,7 @@ def main() -> int:
             version = subprocess.run(criu("--version"), capture_output=True, text=True)
             if version.returncode:
                 raise RuntimeError(f"criu --version: {version.stderr}")
-            first = version.stdout.splitlines()[0]
+            first = version.stdout.splitlines()[0].removeprefix("Version: ")
             say(out, kernel=platform.release(), criu=first, mib=MIB)
             measure(out)
             say(out, ended=0)
