@@ -259,8 +259,12 @@ def _running(command: list[str]) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.skipif(ALONE, reason="this is the inner run")
 @pytest.mark.parametrize("what", ["test_rows_shared.py", "test_rows_zaps.py"])
-def test_where_every_process_may_be_examined(what: str, backend: str) -> None:
+def test_where_every_process_may_be_examined(
+    what: str, backend: str, request: pytest.FixtureRequest
+) -> None:
     """In a pid namespace with nobody else in it objects are trusted: the same must hold."""
+    if backend == "sync" and request.config.getoption("--backend") is None:
+        pytest.skip("takes long; run with --backend sync")
     unshare = shutil.which("unshare")
     if unshare is None:
         pytest.skip("no unshare(1) here")

@@ -84,7 +84,7 @@ def test_fork_while_faults_are_pending(spawn: Spawn) -> None:
     victim.finish()
 
 
-@pytest.mark.parametrize("attempt", range(6))
+@pytest.mark.parametrize("attempt", range(4))
 def test_a_killed_tracker_leaves_nobody_waiting(spawn: Spawn, attempt: int) -> None:
     """SIGKILL at a random moment, in the middle of faults of all threads."""
     seed = random.randrange(1 << 30)
@@ -113,9 +113,9 @@ def test_a_killed_tracker_while_freezing(spawn: Spawn) -> None:
         "    with session.frozen():\n"
         "        session.iterate()\n"
     )
-    for i in range(4):
+    for i in range(2):
         done = subprocess.run(
-            [sys.executable, "-c", code.replace("{delay}", str(0.02 * (i + 1)))], check=False
+            [sys.executable, "-c", code.replace("{delay}", str(0.03 * (i + 1)))], check=False
         )
         assert done.returncode == -signal.SIGKILL
         Counting(victim, 5000, "count")()
@@ -243,7 +243,7 @@ def test_ctrl_z_does_not_stop_the_target(spawn: Spawn) -> None:
     victim.finish()
 
 
-@pytest.mark.parametrize("name", ["kernel-writes", "move-content", "huge", "map-over"])
+@pytest.mark.parametrize("name", ["kernel-writes", "move-content", "huge"])
 def test_churn(spawn: Spawn, name: str) -> None:
     """A few of the mixes of test_shadow_churn, which take long with both backends."""
     print(f"SEED={SEEDS[0]}")

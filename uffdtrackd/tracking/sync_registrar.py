@@ -153,7 +153,9 @@ class SyncRegistrar(Registrar):
         scan.wake(self._uffd, self._lowest, self._limit)
 
     def _is_suspect(self, vma: Vma) -> bool:
-        # Only anonymous and shared memory can be protected (mm/userfaultfd.c, Linux 6.6).
-        if vma.inode and not (vma.flags & SHARED and is_shared_memory(vma)):
+        # Only anonymous memory, shmem and hugetlb can be protected (mm/userfaultfd.c, Linux 6.6);
+        # a SysV segment is shmem in a wrapping of its own (ipc/shm.c).
+        shared = vma.flags & SHARED and is_shared_memory(vma)
+        if vma.inode and (not shared or vma.name.startswith("/SYSV")):
             return True
         return super()._is_suspect(vma)
