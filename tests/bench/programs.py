@@ -25,6 +25,8 @@ from tests.bench.pace import NotMeasured, need_memory
 FOLDER = Path(__file__).resolve().parent
 FLAGS = ("-O2", "-lm")
 MIB = 1 << 20
+#: Seconds until a silent program is taken for hung: 16 GiB on a busy machine take their time.
+PATIENCE = 300.0
 CPUS = sorted(os.sched_getaffinity(0))
 PAGE = 4096
 
@@ -54,7 +56,7 @@ class Program:
         with on_cpu(cpu):
             self._process = victim.Victim([str(path), *map(str, args)], ready="")
         try:
-            self.numbers = self._parse("ready", self._process.line())
+            self.numbers = self._parse("ready", self._process.line(PATIENCE))
         except BaseException:
             self._process.kill()
             raise
@@ -81,7 +83,7 @@ class Program:
         self._process.send(command)
 
     def answer(self) -> list[int]:
-        return self._parse("ok", self._process.line())
+        return self._parse("ok", self._process.line(PATIENCE))
 
     def ask(self, command: str) -> list[int]:
         """Send a command, return the integers of its answer."""
