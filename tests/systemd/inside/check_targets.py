@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,20 @@ def test_a_target_under_a_filter(unit: Unit, filtered: int) -> None:
         oracle = Oracle(session)
         oracle.step()
         oracle.final().check(iterations=2)
+
+
+def test_metrics_by_http(unit: Unit) -> None:
+    """Only with the drop-in: the unit has no network of its own."""
+    unit.configure("[metrics]\nport = 9105\n")
+    DROP_INS.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copy(DOCUMENTS / "50-metrics-port.conf", DROP_INS)
+        run("systemctl", "daemon-reload")
+        unit.control("start")
+        with urllib.request.urlopen("http://127.0.0.1:9105/metrics", timeout=30) as answer:
+            assert b"uffdtrack_sessions 0" in answer.read()
+    finally:
+        shutil.rmtree(DROP_INS)
 
 
 def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
