@@ -60,7 +60,6 @@ format: build ## Rewrite the sources as ruff and clang-format want them
 # At most so many minutes; ARGS='--quick', '--resume', '--rows attach,iterate': tests/bench/run.py.
 .PHONY: bench
 bench: programs ## Measure the tracker beside the same work in plain C, in MINUTES=25
-	@tools/packages.sh bench
 	@$(RUN) -m tests.bench.run --minutes $(or $(MINUTES),25) $(ARGS)
 
 .PHONY: bench-criu

@@ -1,8 +1,7 @@
 #!/bin/bash
 # Makes sure that the system packages are there which pip cannot bring: `packages.sh build` for
 # the compiler and Python, `packages.sh test` also for the programs that tests and demo run,
-# `packages.sh bench` also for the servers that are measured, `packages.sh kernels` for the
-# machines that other kernels are tried on.
+# `packages.sh kernels` for the machines that other kernels are tried on.
 #
 # Only what is missing is installed, and nothing that starts a service: Debian keeps the binary
 # of redis-server in redis-tools (as redis-check-rdb, it looks at the name it is called by); the
@@ -12,17 +11,15 @@ set -euo pipefail
 
 build=(ca-certificates gcc git libc6-dev libsystemd-dev make pkg-config python3 python3-dev
 	python3-venv)
-tested=(gdb man-db redis-tools sqlite3 strace systemd-container)
-measured=(postgresql)
+tested=(gdb man-db postgresql redis-tools sqlite3 strace systemd-container)
 emulated=(busybox-static debian-archive-keyring e2fsprogs kmod qemu-system-x86)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;
 test) wanted=("${build[@]}" "${tested[@]}") ;;
-bench) wanted=("${build[@]}" "${tested[@]}" "${measured[@]}") ;;
 kernels) wanted=("${build[@]}" "${emulated[@]}") ;;
 *)
-	echo "usage: $0 build|test|bench|kernels" >&2
+	echo "usage: $0 build|test|kernels" >&2
 	exit 2
 	;;
 esac

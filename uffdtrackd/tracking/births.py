@@ -9,9 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from contextlib import suppress
+from typing import NamedTuple
 
 from . import procfs
 from .connector import Connector
+
+
+class Born(NamedTuple):
+    """some: whether there was a birth, or may have been. pids: those that are known."""
+
+    some: bool
+    pids: frozenset[int]
 
 
 class Births:
@@ -28,19 +36,23 @@ class Births:
         """Whether it knows who forked, not only that somebody did."""
         return self._connector is not None
 
-    def forked(self, pids: Collection[int]) -> bool:
-        """Whether one of the processes forked since last asked; True where that is not known."""
+    def since(self, pids: Collection[int]) -> Born:
+        """What was born to the processes, and to their children, since last asked."""
         count, self._count = self._count, _forks_so_far()
         if self._connector is None:
-            return count < 0 or count != self._count
+            return Born(count < 0 or count != self._count, frozenset())
         births = self._connector.births()
         if births is None:
-            return True
-        parents = {parent for parent, _ in births}
-        if parents and not parents.isdisjoint(pids):
-            return True
+            return Born(True, frozenset())
+        born: set[int] = set()
+        for parent, child in births:
+            if parent in pids or parent in born:
+                born.add(child)
+        if born or not births:
+            return Born(bool(born), frozenset(born))
         # clone(CLONE_PARENT) makes a child of the caller's parent; ours are known to be others.
-        return bool((parents - {os.getpid()}) & _parents(pids)) if parents else False
+        parents = {parent for parent, _ in births} - {os.getpid()}
+        return Born(bool(parents & _parents(pids)), frozenset())
 
     def close(self) -> None:
         """May be called twice."""

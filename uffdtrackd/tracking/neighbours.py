@@ -13,13 +13,15 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from . import procfs
 
-# A look may take this much of a CPU, however busy the machine is; beyond, we stop trusting.
+# A look may take this much of a CPU, however busy the machine is; beyond, we stop trusting. More
+# if it is not needed again when it succeeds.
 LOOK_NS = 20_000_000
+FIRST_LOOK_NS = 500_000_000
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -39,17 +41,21 @@ class Wanted(NamedTuple):
 
 
 def look(
-    objects: Mapping[Place, Wanted], tracked: Collection[int], target: int
+    objects: Mapping[Place, Wanted],
+    tracked: Collection[int],
+    target: int,
+    most_ns: int = LOOK_NS,
+    among: Iterable[int] | None = None,
 ) -> dict[Place, str]:
     """The objects that somebody else can write, or may, with the reason.
 
-    tracked: pids whose mappings are no concern. target: pid of the first of them.
+    tracked: pids whose mappings are no concern. target: pid of the first of them. among: the only
+    processes to look at; None for all, and us. most_ns: of CPU time.
     """
     wanted = dict(objects)
     found: dict[Place, str] = {}
     began = time.thread_time_ns()
-    for name in ["self", *filter(str.isdigit, os.listdir("/proc"))] if wanted else ():
-        pid = os.getpid() if name == "self" else int(name)
+    for pid in _everybody() if among is None else among:
         users: dict[Place, str] = {}
         try:
             mapped = set() if pid in tracked else _mapped(pid, wanted)
@@ -64,9 +70,13 @@ def look(
         found |= users
         if not wanted:
             break
-        if time.thread_time_ns() - began > LOOK_NS:
+        if time.thread_time_ns() - began > most_ns:
             return found | dict.fromkeys(wanted, "too many processes to look for other users")
     return found
+
+
+def _everybody() -> list[int]:
+    return [os.getpid(), *map(int, filter(str.isdigit, os.listdir("/proc")))]
 
 
 def ticks_after_boot(time_ns: int) -> int:

@@ -75,13 +75,16 @@ class Place(NamedTuple):
 
 
 class SharedObject:
-    """views: who shows it in this iteration, and where; the owner sets it."""
+    """views: who shows it in this iteration, and where. looks: how often all processes were asked
+    who has it. Both are the owner's."""
 
     def __init__(self, page_size: int) -> None:
         self.views: list[tuple[View, Vma]] = []
+        self.looks = 0  # at all processes
         self._none = PageSet(page_size)
         self._shown: Shown = {}
-        self._doubted = False
+        self._reason = ""  # at the last look
+        self._doubted = False  # all of it may have been written since
         self._stamp: tuple[int, int] | None = None
         self._settled = False
         self._books: tuple[int, ...] | None = None
@@ -134,24 +137,24 @@ class SharedObject:
         number = (*vma.device, vma.inode)
         return Place(status.st_dev, status.st_ino, status.st_nlink, number)
 
-    def trusted_with(self, pids: Collection[int]) -> bool:
-        """Whether it was trusted at the last look, with these processes and no others."""
-        trusted = bool(self._shown) and not self._doubted
-        return trusted and all(pid in pids for pid, _ in self._shown)
+    @property
+    def trusted(self) -> bool:
+        """Whether it was at the last look."""
+        return bool(self._shown) and not self._reason
 
     def attached(self, stamp: tuple[int, ...] | None) -> bool:
         """Whether somebody may have attached since the last look: the books moved."""
         before, self._books = self._books, stamp
         return stamp is None or stamp != before
 
-    def judge(self, reason: str, everything: bool) -> Verdict:
+    def judge(self, reason: str, everything: bool, again: bool) -> Verdict:
         """One iteration. reason: why it cannot be trusted, "" if it can. everything: all of it may
-        have been written since the last look.
+        have been written since the last look. again: and may be, until the next one.
         """
         shown, written = self._look()
         came, went = _without(shown, self._shown), _without(self._shown, shown)
         everything |= self._doubted or bool(reason)
-        self._shown, self._doubted = shown, bool(reason)
+        self._shown, self._reason, self._doubted = shown, reason, again or bool(reason)
         extent = self._union(shown.values())
         view, vma = self.some
         try:

@@ -11,7 +11,7 @@ What no page table of the session tells:             so
     a mapping came that was not tracked before,      what it shows is dirty
       or went (munmap, exit, exec) with all that
       its page table knew
-    a process of the session forked: the child may   all of the object is dirty
+    a process of the session forked: the child may   all of the object is dirty, and once more
       have come, written and gone (`births`)
     somebody else maps it, or has it open            always, with the reason, and once more after
       (`neighbours`), or is attached (`sysv`)
@@ -36,8 +36,12 @@ from ..model.region import Window
 from ..native.layout import Vma
 from . import neighbours, sysv
 from .backing import identity
-from .births import Births
+from .births import Births, Born
+from .neighbours import FIRST_LOOK_NS, LOOK_NS
 from .object import SharedObject, Verdict, View
+
+# While a fork server makes children faster than we can look, somebody new is always there.
+_LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class SharedMemory:
         self._objects: dict[str, SharedObject] = {}
         self._names: dict[int, tuple[Sequence[Vma], list[str]]] = {}  # by pid
         self._births: Births | None = None
+        self._family: set[int] = set()  # all of the session at the last look, and their children
         self._complete = True
 
     def close(self) -> None:
@@ -114,37 +119,67 @@ class SharedMemory:
         """reasons: why the objects cannot be trusted, as far as known, else ""."""
         hopeful = {name: self._objects[name] for name, why in reasons.items() if not why}
         attached: dict[str, bool] = {}
+        # Children that are to be attached to: until then what they share may be written.
+        born = Born(False, frozenset())
         if hopeful:
             # Before the look at who is there: a child is seen as born, or as alive.
-            forked = self._forked(pids)
-            everything |= forked
+            born = self._born(pids)
             segments = {name: one for name, one in hopeful.items() if one.segment}
             if segments:
-                asked, attached = _ask_the_books(segments)
+                asked, attached = _ask_the_books(segments, bool(born.pids))
                 reasons |= asked
-            others = {
-                name: one
-                for name, one in hopeful.items()
-                if not one.segment and (forked or not self._only_by_fork(one, pids))
-            }
-            if others:
-                reasons |= _look_around(others, pids, first)
+            others = {name: one for name, one in hopeful.items() if not one.segment}
+            found, born = self._look_around(others, pids, first, born)
+            reasons |= found
+        self._family = pids | born.pids
         return {
-            name: one.judge(reasons[name], everything or attached.get(name, False))
+            name: one.judge(
+                reasons[name],
+                everything or born.some or attached.get(name, False),
+                bool(born.pids),
+            )
             for name, one in self._objects.items()
         }
 
-    def _forked(self, pids: set[int]) -> bool:
-        """Whether one of the processes forked since the last look, or may have."""
+    def _look_around(
+        self, objects: Mapping[str, SharedObject], pids: set[int], first: int, born: Born
+    ) -> tuple[dict[str, str], Born]:
+        """Reasons, of the objects that somebody else has; and who was born until that was known."""
+        found: dict[str, str] = {}
+        for _ in range(_LOOKS):
+            ours = pids | born.pids
+            found = self._look(objects, ours, first)
+            # Whoever was met may have been born a moment ago: then it is a child like others.
+            late = self._born(ours) if found else Born(False, frozenset())
+            born = Born(born.some or late.some, born.pids | late.pids)
+            if not late.pids:
+                break
+            objects = {name: objects[name] for name in found}
+        return found, born
+
+    def _look(
+        self, objects: Mapping[str, SharedObject], ours: set[int], first: int
+    ) -> dict[str, str]:
+        """Who can have unnamed memory that was ours alone is known; else all are asked."""
+        exact = self._births is not None and self._births.exact
+        known = {name for name, one in objects.items() if exact and one.inherited and one.trusted}
+        found: dict[str, str] = {}
+        for name in known:
+            # A child that could not be attached to, a member that is not one any more.
+            lost = self._family - ours
+            found |= _look_around({name: objects[name]}, ours, first, LOOK_NS, lost)
+        others = {name: one for name, one in objects.items() if name not in known}
+        once = exact and any(one.inherited and one.looks < _LOOKS for one in others.values())
+        for one in others.values():
+            one.looks += 1
+        return found | _look_around(others, ours, first, FIRST_LOOK_NS if once else LOOK_NS)
+
+    def _born(self, pids: set[int]) -> Born:
         if self._births is None:
             self._births = Births()
-            return True
-        return self._births.forked(pids)
-
-    def _only_by_fork(self, one: SharedObject, pids: set[int]) -> bool:
-        """Whether nobody but a child can have come to an object since the last look."""
-        exact = self._births is not None and self._births.exact
-        return exact and one.inherited and one.trusted_with(pids)
+            return Born(True, frozenset())
+        # Also to those who have gone meanwhile, or could not be attached to.
+        return self._births.since(pids | self._family)
 
     def _answer(self, view: View, verdicts: Mapping[str, Verdict]) -> SharedPages:
         size = self._page_size
@@ -187,8 +222,16 @@ def _reason_at_sight(name: str, one: SharedObject, unseen: Collection[tuple[int,
     return "a file that any process may open by its name" if place.links else ""
 
 
-def _look_around(objects: Mapping[str, SharedObject], pids: set[int], first: int) -> dict[str, str]:
-    """Reasons, of the objects that somebody else maps or has open."""
+def _look_around(
+    objects: Mapping[str, SharedObject],
+    ours: set[int],
+    first: int,
+    most_ns: int,
+    among: Collection[int] | None = None,
+) -> dict[str, str]:
+    """Reasons, of the objects that somebody else maps or has open; among: as neighbours.look()."""
+    if not objects or (among is not None and not among):
+        return {}
     wanted: dict[neighbours.Place, neighbours.Wanted] = {}
     names: dict[neighbours.Place, list[str]] = {}
     for name, one in objects.items():
@@ -196,12 +239,17 @@ def _look_around(objects: Mapping[str, SharedObject], pids: set[int], first: int
             key = place.device, place.inode
             wanted[key] = neighbours.Wanted(place.number, one.made())
             names.setdefault(key, []).append(name)
-    found = neighbours.look(wanted, pids, first)
+    found = neighbours.look(wanted, ours, first, most_ns, among)
     return {name: why for key, why in found.items() for name in names[key]}
 
 
-def _ask_the_books(segments: Mapping[str, SharedObject]) -> tuple[dict[str, str], dict[str, bool]]:
-    """Reasons, of the segments that others are attached to; and whose books have moved."""
+def _ask_the_books(
+    segments: Mapping[str, SharedObject], children: bool
+) -> tuple[dict[str, str], dict[str, bool]]:
+    """Reasons, of the segments that others are attached to; and whose books have moved.
+
+    children: whether there are some that are yet to be attached to.
+    """
     books = sysv.read()
     reasons, moved = {}, {}
     for name, one in segments.items():
@@ -210,6 +258,6 @@ def _ask_the_books(segments: Mapping[str, SharedObject]) -> tuple[dict[str, str]
         moved[name] = one.attached(book.stamp if book else None)
         if book is None:
             reasons[name] = "a SysV segment of an IPC namespace that is not ours"
-        elif book.attached != len(one.views):
+        elif book.attached != len(one.views) and not children:
             reasons[name] = "a SysV segment that others are attached to"
     return reasons, moved
