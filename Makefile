@@ -91,6 +91,10 @@ uninstall: build ## Remove what install put there
 fuzz: build ## Feed damaged frames, answers, logs and maps to their readers for MINUTES=10
 	@$(PY) -m tests.fuzz.run --minutes $(or $(MINUTES),10) $(ARGS)
 
+.PHONY: soak
+soak: build ## Use one daemon for MINUTES=10: nothing of it grows, nothing is missed
+	@$(PY) -m tests.soak.daemon --minutes $(or $(MINUTES),10) $(ARGS)
+
 .PHONY: clean
 clean: ## Remove everything that make made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

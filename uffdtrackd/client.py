@@ -348,8 +348,8 @@ def _iteration(parcel: Parcel, regions: Any) -> Iteration:
             stopped_ns=found["stopped_ns"],
             page_size=found["page_size"],
             processes={
-                pid: ProcessPages(dirty, discarded, always, partial(regions, pid))
-                for pid, dirty, discarded, always in parcel.processes
+                pid: ProcessPages(dirty, discarded, always, partial(regions, pid), windows)
+                for pid, dirty, discarded, always, windows in parcel.processes
             },
             stats=found["stats"],
             exited=tuple(found["exited"]) if "exited" in found else None,

@@ -16,16 +16,17 @@ from typing import Any
 
 from .model.errors import ConnectionLost, UsageError
 from .model.pageset import PageSet
+from .model.region import Window
 
 SETS = ("dirty", "discarded", "always")
 
 
 @dataclass(slots=True)
 class Parcel:
-    """head: the map as sent. processes: (pid, dirty, discarded, always)."""
+    """head: the map as sent. processes: (pid, dirty, discarded, always, windows)."""
 
     head: dict[str, Any]
-    processes: list[tuple[int, PageSet, PageSet, PageSet]]
+    processes: list[tuple[int, PageSet, PageSet, PageSet, tuple[Window, ...]]]
 
 
 def decode(found: dict[str, Any], fds: list[int]) -> Parcel:
@@ -35,7 +36,8 @@ def decode(found: dict[str, Any], fds: list[int]) -> Parcel:
         processes = []
         for one in found["processes"]:
             sets = [_pages(one[name], view, found["page_size"]) for name in SETS]
-            processes.append((one["pid"], sets[0], sets[1], sets[2]))
+            windows = tuple(Window(*window) for window in one.get("windows", ()))
+            processes.append((one["pid"], sets[0], sets[1], sets[2], windows))
         return Parcel(found, processes)
     except (LookupError, TypeError, ValueError, ArithmeticError, UsageError, OSError) as error:
         raise ConnectionLost(

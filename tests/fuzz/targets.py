@@ -103,7 +103,7 @@ def run_answers(data: bytes) -> None:
         parcel = decode(found, [fd])
     except ConnectionLost:
         return
-    for _, *sets in parcel.processes:
+    for _, *sets, _ in parcel.processes:
         for pages in sets:
             for _ in pages:
                 pass

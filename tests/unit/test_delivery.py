@@ -10,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.iterations import history
+from tests.unit.iterations import BASE, history
 from uffdtrackd.model.errors import ConnectionLost, LimitReached
+from uffdtrackd.model.fold import fold
 from uffdtrackd.model.iteration import Iteration
 from uffdtrackd.model.pageset import PageSet
+from uffdtrackd.model.region import Window
 from uffdtrackd.parcel import decode
 from uffdtrackd.service.delivery import deliver, pack_runs
 
@@ -48,7 +50,7 @@ def test_inline_is_a_json_line() -> None:
         made = deliver(iteration, "inline", "runs", 1 << 20)
         found = msgpack.unpackb(made.result)
         assert found == iteration.to_map() and not made.fds
-        again = {pid: tuple(rest) for pid, *rest in decode(found, []).processes}
+        again = {pid: tuple(rest[:3]) for pid, *rest in decode(found, []).processes}
         assert again == sets(iteration)
 
 
@@ -63,7 +65,22 @@ def test_in_a_memfd() -> None:
         made.close()
         assert not made.fds
         parcel = decode(found, [fd])
-        assert {pid: tuple(rest) for pid, *rest in parcel.processes} == sets(iteration)
+        assert {pid: tuple(rest[:3]) for pid, *rest in parcel.processes} == sets(iteration)
+
+
+@pytest.mark.parametrize("how", ["inline", "memfd"])
+def test_windows_on_shared_objects(how: str) -> None:
+    iteration = history(6, 1, pids=(10,))[0]
+    windows = (
+        Window(BASE, BASE + 8192, "memfd 7", 4096),
+        Window(BASE + 16384, BASE + 20480, "x", 0),
+    )
+    iteration.processes[10].windows = windows
+    made = deliver(iteration, how, "runs", 1 << 20)
+    ((_, *_, found),) = decode(msgpack.unpackb(made.result), made.fds[:]).processes
+    made.fds.clear()
+    assert found == windows
+    assert fold(iteration, iteration).processes[10].windows == windows
 
 
 def test_as_bitmaps() -> None:

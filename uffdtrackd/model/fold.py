@@ -49,7 +49,9 @@ def fold(earlier: Iteration, later: Iteration) -> Iteration:
             dirty, discarded = fold_sets(
                 (before.dirty, before.discarded), (pages.dirty, pages.discarded)
             )
-            processes[pid] = ProcessPages(dirty, discarded, pages.always, partial(_regions, pages))
+            processes[pid] = ProcessPages(
+                dirty, discarded, pages.always, partial(_regions, pages), pages.windows
+            )
         else:
             processes[pid] = pages
     for pid, before in earlier.processes.items():

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..model.errors import LimitReached
-from ..model.iteration import Iteration
+from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
 from .wire import pack
 
@@ -81,7 +81,10 @@ def deliver(
         )
     parts: list[bytes] = []
     for pid, pages in iteration.processes.items():
-        parts.append(b"\x84" + pack("pid") + pack(pid))
+        shown = windows(pages)
+        parts.append(bytes([0x85 if shown else 0x84]) + pack("pid") + pack(pid))
+        if shown:
+            parts.append(pack("windows") + pack(shown))
         for name in SETS:
             parts.append(pack(name))
             parts.append(pack_runs(getattr(pages, name).runs))
@@ -102,6 +105,11 @@ def pack_runs(runs: memoryview) -> bytes:
         out[2 + byte :: 19] = data[byte::16]
         out[11 + byte :: 19] = data[8 + byte :: 16]
     return _array_header(count) + out
+
+
+def windows(pages: ProcessPages) -> list[list[int | str]]:
+    """As Iteration.to_map() has them."""
+    return [[one.start, one.end, one.object, one.offset] for one in pages.windows]
 
 
 def _array_header(count: int) -> bytes:
@@ -126,6 +134,8 @@ def _in_memfd(iteration: Iteration, head: dict[str, Any], form: str) -> Reply:
     offset = 0
     for pid, pages in iteration.processes.items():
         one: dict[str, Any] = {"pid": pid}
+        if shown := windows(pages):
+            one["windows"] = shown
         for name in SETS:
             found: PageSet = getattr(pages, name)
             if form == "runs":

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from ..model.errors import AlreadyFrozen, TargetExecuted, TargetGone, TrackError, UsageError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
-from ..model.region import Region
+from ..model.region import Region, Window
 from . import journal, messages
 from .consumers import Consumers
 from .keeper import Kept
@@ -121,6 +121,7 @@ class Held:
         self._consumers = Consumers(most_consumers)
         self._regions: dict[int, Callable[[], Sequence[Region]]] = {}
         self._always: dict[int, PageSet] = {}
+        self._windows: dict[int, Sequence[Window]] = {}
         self._returned_ns = 0
         self._freeze: contextlib.ExitStack | None = None
         self._closed = False
@@ -233,6 +234,7 @@ class Held:
             raise
         self._regions = {pid: one.load_regions for pid, one in iteration.processes.items()}
         self._always = {pid: one.always for pid, one in iteration.processes.items()}
+        self._windows = {pid: one.windows for pid, one in iteration.processes.items()}
         try:
             for one in self._consumers:
                 if one.needs_full:
@@ -272,6 +274,7 @@ class Held:
                     rest - pages,
                     self._always.get(pid, empty),
                     self._regions.get(pid, tuple),
+                    self._windows.get(pid, ()),
                 )
                 for pid, pages in known.items()
             },

@@ -43,7 +43,9 @@ _ITERATION = (
         "list",
         "maps of pid, dirty, discarded, always; each a list of [start, end) in bytes. In a memfd:"
         " {offset, count} of u64 pairs start, end in native byte order, or for bitmaps a list of"
-        " [start, end, offset], page i of it being bit i & 63 of little-endian word i >> 6",
+        " [start, end, offset], page i of it being bit i & 63 of little-endian word i >> 6. And"
+        " windows, if there are any: [start, end, object, offset], what is shared with others: the"
+        " same offset of the same object is the same page, and need be copied once only",
     ),
     Result("stats", "map", "counters for people and logs, by name"),
     Result("exited", "list", "pids that ended: drop what is held of them first", True),

@@ -1,0 +1,1 @@
+"""Long runs, to see that nothing grows: see daemon.py."""
