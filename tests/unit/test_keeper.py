@@ -146,6 +146,19 @@ def test_the_next_daemon_finds_it(store: Store, folder: Path) -> None:
     os.close(left.state)
 
 
+def test_a_consumer_that_ends_with_its_connection(store: Store, folder: Path) -> None:
+    """Nobody would ever fetch what it has pending."""
+    before = held(Tracked())
+    before.consumers.get_or_add("reader").reset(iteration(0))
+    before.consumers.get_or_add("watch 1", passing=True).reset(iteration(0))
+    first = Keeper(folder, store, {}).keep(before)
+    assert first is not None
+    first.leave()
+    (left,) = Keeper(folder, store, {}).left()
+    os.close(left.state)
+    assert [one["name"] for one in left.saved["consumers"]] == ["reader"]
+
+
 def test_what_belongs_to_no_session_is_dropped(store: Store, folder: Path) -> None:
     store.has = {"s9.uffd.1": 1, "s9.pidfd.1": 2}
     fds = {name: list(open_some(name).values()) for name in store.has}

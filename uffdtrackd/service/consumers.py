@@ -30,10 +30,14 @@ MOST_SEGMENTS = 16
 
 
 class Consumer:
-    """The pending set of one consumer. delivered, acknowledged: numbers, -1 if none yet."""
+    """The pending set of one consumer. delivered, acknowledged: numbers, -1 if none yet.
 
-    def __init__(self, name: str) -> None:
+    passing: it ends with its connection, and with the daemon.
+    """
+
+    def __init__(self, name: str, *, passing: bool = False) -> None:
         self.name = name
+        self.passing = passing
         self.delivered = -1
         self.acknowledged = -1
         self._closed: deque[Iteration] = deque()
@@ -147,8 +151,8 @@ class Consumers:
             )
         return self._all[name]
 
-    def get_or_add(self, name: str) -> Consumer:
-        """Raises LimitReached, UsageError for what is no name."""
+    def get_or_add(self, name: str, *, passing: bool = False) -> Consumer:
+        """Raises LimitReached, UsageError for what is no name. passing: see Consumer."""
         if name not in self._all:
             if not name or len(name) > LONGEST_NAME or not name.isprintable():
                 raise UsageError(f"a consumer has a name of 1 to {LONGEST_NAME} letters")
@@ -157,7 +161,7 @@ class Consumers:
                     f"the session has {len(self._all)} consumers, and may not have more",
                     hint="use one of those, or raise limits.consumers",
                 )
-            self._all[name] = Consumer(name)
+            self._all[name] = Consumer(name, passing=passing)
         return self._all[name]
 
     def put_back(self, saved: Mapping[str, Any], parts: Mapping[str, bytes]) -> None:

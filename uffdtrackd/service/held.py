@@ -132,13 +132,14 @@ class Held:
     def consumers(self) -> Consumers:
         return self._consumers
 
-    def do_iterate(self, consumer: str, ack: int | None = None) -> Iteration:
+    def do_iterate(self, consumer: str, ack: int | None = None, passing: bool = False) -> Iteration:
         """Collects, and gives that consumer all it has not acknowledged.
 
-        ack: first acknowledges this one. Raises what Session.iterate() does, and UsageError.
+        ack: first acknowledges this one. passing: of a consumer that is new (see Consumer).
+        Raises what Session.iterate() does, and UsageError.
         """
         with self._job():
-            one = self._consumers.get_or_add(consumer)
+            one = self._consumers.get_or_add(consumer, passing=passing)
             if ack is not None:
                 one.ack(ack)
             self._collect()

@@ -215,7 +215,9 @@ class Kept:
             "made_ns": held.made_ns,
             "logged": bool(held.log_path),
             "consumers": [
-                one.save(parts, str(number)) for number, one in enumerate(held.consumers)
+                one.save(parts, str(number))
+                for number, one in enumerate(held.consumers)
+                if not one.passing
             ],
             "facts": {name: getattr(held.facts, name) for name in _FACTS},
         }

@@ -86,7 +86,7 @@ class Watch:
         while True:
             try:
                 iteration = await self.held.worker.run(
-                    partial(self.held.do_iterate, self._consumer, last)
+                    partial(self.held.do_iterate, self._consumer, last, self._own)
                 )
             except (TrackError, RuntimeError, OSError) as error:
                 self._end(error)
