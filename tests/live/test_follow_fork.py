@@ -64,6 +64,30 @@ def test_exit_is_reported_once(family: Victim) -> None:
     family.finish()
 
 
+def test_pid_that_comes_back(family: Victim) -> None:
+    """Another process has the pid of one that was tracked: it is listed in full, and exact."""
+    child = make(family, "child")
+    with Followed(family.pid) as tree:
+        for _ in range(3):
+            tree.step()
+        family.ask(f"end {child}")
+        if make(family, f"again {child}") != child:
+            pytest.skip("a pid cannot be chosen here (clone3(2), CAP_CHECKPOINT_RESTORE)")
+        tree.step()
+        assert tree.pids == {family.pid, child}
+        # Its predecessor held no more than it has: everything is there once more.
+        assert len(tree.iteration.processes[child].dirty) > 16
+        for _ in range(3):
+            tree.step()
+        tree.final()
+        # And once more, met frozen.
+        family.ask(f"end {child}")
+        assert make(family, f"again {child}") == child
+        tree.final()
+        assert tree.pids == {family.pid, child}
+    family.finish()
+
+
 def test_orphan(family: Victim) -> None:
     """A double fork between two iterations: its parent is gone before we could look."""
     if why := no_process_events():

@@ -2,17 +2,16 @@
  * A process that has children of every sort; all of them write their memory all the time.
  *
  *   child          -> PID   forks one that works
- *   daemon         -> PID   forks twice and lets the middle one end: an orphan
- *   user UID       -> PID   one that becomes another user
- *   namespace      -> PID   one in a user namespace of its own
- *   exec           -> PID   one that runs this program anew, in a mode that works
- *   vm             -> PID   clone(CLONE_VM): works in our memory
- *   vfork          -> PID   a thread waits in vfork() until the child is told ...
- *   release        -> PID   ... to run this program anew
- *   end PID        -> done  kills a child and waits for it
- *   storm N        -> done  from now on a thread forks as fast as it can, at most N
- * alive; its children fork too, and end calm           -> done  no more of that count ->
- * N     forks of the storm so far
+ *   again PID      -> PID   forks one that gets this pid, which must be free; 0: not
+ * allowed daemon         -> PID   forks twice and lets the middle one end: an orphan user
+ * UID       -> PID   one that becomes another user namespace      -> PID   one in a user
+ * namespace of its own exec           -> PID   one that runs this program anew, in a mode
+ * that works vm             -> PID   clone(CLONE_VM): works in our memory vfork -> PID a
+ * thread waits in vfork() until the child is told ... release        -> PID   ... to run
+ * this program anew end PID        -> done  kills a child and waits for it storm N ->
+ * done  from now on a thread forks as fast as it can, at most N alive; its children fork
+ * too, and end calm           -> done  no more of that count -> N     forks of the storm
+ * so far
  *
  * Nobody outlives the first process: all look at a pipe that ends with it.
  */
@@ -23,7 +22,9 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <linux/sched.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 extern char **environ;
@@ -124,6 +125,20 @@ static pid_t orphan(void)
 	}
 	waitpid(middle, NULL, 0);
 	return told();
+}
+
+static pid_t forked_as(pid_t wanted)
+{
+	struct clone_args how = {
+		.exit_signal = SIGCHLD,
+		.set_tid = (uintptr_t)&wanted,
+		.set_tid_size = 1,
+	};
+	long pid = syscall(SYS_clone3, &how, sizeof(how));
+
+	if (pid == 0)
+		work();
+	return pid < 0 ? 0 : (pid_t)pid;
 }
 
 static pid_t other_user(uid_t uid)
@@ -232,6 +247,9 @@ static void obey(const char *line)
 	if (!strcmp(line, "child")) {
 		if (!(pid = forked()))
 			work();
+	} else if (!strncmp(line, "again ", 6)) {
+		victim_say("%d", forked_as((pid_t)value));
+		return;
 	} else if (!strcmp(line, "daemon")) {
 		pid = orphan();
 	} else if (!strncmp(line, "user ", 5)) {
