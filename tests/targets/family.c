@@ -1,17 +1,20 @@
 /*
  * A process that has children of every sort; all of them write their memory all the time.
  *
- *   child          -> PID   forks one that works
- *   again PID      -> PID   forks one that gets this pid, which must be free; 0: not
- * allowed daemon         -> PID   forks twice and lets the middle one end: an orphan user
- * UID       -> PID   one that becomes another user namespace      -> PID   one in a user
- * namespace of its own exec           -> PID   one that runs this program anew, in a mode
- * that works vm             -> PID   clone(CLONE_VM): works in our memory vfork -> PID a
- * thread waits in vfork() until the child is told ... release        -> PID   ... to run
- * this program anew end PID        -> done  kills a child and waits for it storm N ->
- * done  from now on a thread forks as fast as it can, at most N alive; its children fork
- * too, and end calm           -> done  no more of that count -> N     forks of the storm
- * so far
+ *	child        -> PID   forks one that works
+ *	again PID    -> PID   one that gets this pid, which is free; 0: not allowed
+ *	daemon       -> PID   forks twice and lets the middle one end: an orphan
+ *	user UID     -> PID   one that becomes another user
+ *	namespace    -> PID   one in a user namespace of its own
+ *	exec         -> PID   one that runs this program anew, in a mode that works
+ *	vm           -> PID   clone(CLONE_VM): works in our memory
+ *	vfork        -> PID   a thread waits in vfork() until the child is told ...
+ *	release      -> done  ... to run this program anew
+ *	end PID      -> done  kills a child and waits for it
+ *	storm N      -> done  a thread forks as fast as it can, at most N alive, whose
+ *	                      children fork too, and end
+ *	calm         -> done  no more of that
+ *	count        -> N     forks of the storm so far
  *
  * Nobody outlives the first process: all look at a pipe that ends with it.
  */
