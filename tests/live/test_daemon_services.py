@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import threading
@@ -145,7 +146,8 @@ def test_a_full_disk_and_a_read_only_one(tmp_path: Path, small_disk: Path, spawn
 
 
 def test_metrics(tmp_path: Path, spawn: Spawn) -> None:
-    port = 20000 + os.getpid() % 20000
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     with Daemon(tmp_path, f"[metrics]\nport = {port}\n") as daemon, daemon.connect() as client:
         victim = spawn("bigwriter", 8)
         with client.attach(victim.pid, auto_ack=True) as session:

@@ -49,6 +49,8 @@ class Connection:
         sock.setblocking(False)
         self.peer = peer
         self.in_flight = 0
+        # Told each refusal for a limit, to be logged.
+        self.on_limit: Callable[[Connection, LimitReached], None] | None = None
         self._sock = sock
         self._limits = limits
         self._serve = serve
@@ -105,6 +107,8 @@ class Connection:
 
     def refuse(self, msgid: int | None, error: TrackError) -> None:
         """Sends an error: the answer to a request, or a notification if it belongs to none."""
+        if isinstance(error, LimitReached) and self.on_limit is not None:
+            self.on_limit(self, error)
         if msgid is not None:
             self._send(wire.error_response(msgid, error))
         else:

@@ -112,13 +112,11 @@ class Daemon:
             sock.close()
             return
         connection = Connection(sock, peer, self.config.limits, self._serve, self._left)
+        connection.on_limit = self._limited
         guest = self._guests[connection] = Guest(connection)
         limits = self.config.limits
         own = sum(one.peer.uid == peer.uid for one in self._guests.values())
         if own > limits.connections or len(self._guests) > limits.connections_total:
-            self._crowd.add(
-                peer.uid, f"refused pid {peer.pid} of {peer.user}: {own - 1} connections"
-            )
             connection.refuse(
                 None,
                 LimitReached(
@@ -197,6 +195,10 @@ class Daemon:
         finally:
             fds.close()
             guest.connection.in_flight -= 1
+
+    def _limited(self, connection: Connection, error: LimitReached) -> None:
+        peer = connection.peer
+        self._crowd.add(peer.uid, f"refused pid {peer.pid} of {peer.user}: {error.message}")
 
     def _failed(self, guest: Guest, call: Call, error: BaseException) -> None:
         self.refused += 1
