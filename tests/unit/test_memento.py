@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from tests.unit.fake_session import iteration, pages
+from tests.unit.fake_session import BASE, PAGE, iteration, pages
 from uffdtrackd.model.iteration import Iteration, ProcessPages
+from uffdtrackd.model.region import Window
 from uffdtrackd.service import memento
 from uffdtrackd.service.consumers import Consumer
 
@@ -18,7 +19,7 @@ def through_bytes(saved: object, parts: memento.Parts) -> tuple[object, dict[str
 
 def same(one: Iteration, other: Iteration) -> bool:
     def sets(pages: ProcessPages) -> tuple[object, ...]:
-        return pages.dirty, pages.discarded, pages.always
+        return pages.dirty, pages.discarded, pages.always, list(pages.windows)
 
     return one.head() == other.head() and {
         pid: sets(found) for pid, found in one.processes.items()
@@ -32,6 +33,16 @@ def test_an_iteration(number: int) -> None:
     found, kept = through_bytes(memento.of_iteration(before, parts, "p"), parts)
     assert isinstance(found, dict)
     assert same(memento.to_iteration(found, kept), before)
+
+
+def test_windows_on_shared_objects() -> None:
+    before = iteration(1)
+    before.processes[1].windows = (Window(BASE, BASE + PAGE, "memfd 1:2", 0),)
+    parts = memento.Parts()
+    found, kept = through_bytes(memento.of_iteration(before, parts, "p"), parts)
+    assert isinstance(found, dict)
+    after = memento.to_iteration(found, kept)
+    assert same(after, before) and after.processes[1].windows
 
 
 def consumer(acknowledged: bool) -> Consumer:

@@ -16,6 +16,7 @@ from typing import Any
 from ..model.errors import UsageError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
+from ..model.region import Window
 
 Parts = dict[str, memoryview]
 
@@ -39,6 +40,11 @@ def of_iteration(one: Iteration, parts: Parts, prefix: str) -> dict[str, Any]:
             pid: [part(pid, name, getattr(pages, name)) for name in _SETS]
             for pid, pages in one.processes.items()
         },
+        "windows": {
+            pid: [[each.start, each.end, each.object, each.offset] for each in pages.windows]
+            for pid, pages in one.processes.items()
+            if pages.windows
+        },
         "stats": dict(one.stats),
         "exited": None if one.exited is None else list(one.exited),
         "sharing": dict(one.sharing),
@@ -50,9 +56,10 @@ def to_iteration(found: Mapping[str, Any], parts: Mapping[str, bytes]) -> Iterat
     """Raises what MISREAD has for what of_iteration() did not make."""
     size = found["page_size"]
 
-    def pages(names: list[str]) -> ProcessPages:
+    def pages(pid: int, names: list[str]) -> ProcessPages:
         dirty, discarded, always = (PageSet.from_runs(parts[name], size) for name in names)
-        return ProcessPages(dirty, discarded, always)
+        windows = [Window(*one) for one in found["windows"].get(pid, ())]
+        return ProcessPages(dirty, discarded, always, windows=windows)
 
     return Iteration(
         number=found["number"],
@@ -61,7 +68,7 @@ def to_iteration(found: Mapping[str, Any], parts: Mapping[str, bytes]) -> Iterat
         duration_ns=found["duration_ns"],
         stopped_ns=found["stopped_ns"],
         page_size=size,
-        processes={pid: pages(names) for pid, names in found["processes"].items()},
+        processes={pid: pages(pid, names) for pid, names in found["processes"].items()},
         stats=found["stats"],
         exited=None if found["exited"] is None else tuple(found["exited"]),
         sharing=found["sharing"],
