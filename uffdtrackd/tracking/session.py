@@ -294,12 +294,16 @@ class Session:
         views: dict[int, View] = {}
         try:
             for pid, member in list(tree.members.items()):
-                with self._each_for_itself(pid, frozen):
+                try:
                     views[pid] = member.gather(self._deadline, frozen)
+                except TrackError as error:
+                    self._bear(error, pid, frozen)
             answers = self._shared.settle(list(views.values()), tree.sharing)
             for pid, answer in zip(views, answers, strict=True):
-                with self._each_for_itself(pid, frozen):
+                try:
                     collections[pid] = tree.members[pid].finish(answer)
+                except TrackError as error:
+                    self._bear(error, pid, frozen)
             if not collections and not tree.untracked:
                 raise TargetGone(f"process {self.pid} and all it left have ended", pid=self.pid)
         except BaseException:
@@ -310,20 +314,17 @@ class Session:
             raise
         return collections
 
-    @contextmanager
-    def _each_for_itself(self, pid: int, frozen: bool) -> Iterator[None]:
-        """What befalls one process of a tree must not harm the others."""
-        try:
-            yield
-        except TargetGone:
+    def _bear(self, error: TrackError, pid: int, frozen: bool) -> None:
+        """What befalls one process of a tree must not harm the others. Raises the error else."""
+        if isinstance(error, TargetGone):
             if self.follow == "none":
-                raise
+                raise error
             self._tree.drop(pid)
-        except TrackError as error:
-            if frozen or self.follow == "none":
-                raise
-            self._tree.untracked[pid] = error.message
-            self._shared.relist()  # it was not told its part
+            return
+        if frozen or self.follow == "none":
+            raise error
+        self._tree.untracked[pid] = error.message
+        self._shared.relist()  # it was not told its part
 
 
 def attach(

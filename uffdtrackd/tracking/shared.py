@@ -85,6 +85,11 @@ class SharedMemory:
 
         sharing: processes that run in the memory of one of them. Raises NativeError.
         """
+        if not any(view.regions for view in views):
+            # Most targets share nothing, and this is in the way of every iteration.
+            self._objects, self._names, self._complete = {}, {}, True
+            none = PageSet(self._page_size)
+            return [SharedPages(none, none, none)] * len(views)
         complete, self._complete = self._complete, False
         self._sort(views)
         pids = {view.pid for view in views} | set(sharing)
