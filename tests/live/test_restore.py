@@ -159,7 +159,11 @@ def test_an_iteration_nobody_heard_of(spawn: Spawn, hold: Callable[..., Holder])
     restored = uffdtrackd.restore(state, fds)
     os.close(state)
     with restored.session as again:
-        assert not restored.complete and again.iterate().number == 2
+        assert not restored.complete
+        iteration = again.iterate()
+        dirty = iteration.processes[puppet.pid].dirty
+        assert iteration.number == 2
+        assert len(dirty & PageSet.from_ranges([(at, at + 64 * PAGE)])) == 64
     assert not restored.also
 
 
