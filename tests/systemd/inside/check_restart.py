@@ -128,10 +128,17 @@ def test_a_family(unit: Unit) -> None:
         born = puppet.agent("child")
         stays.fill(at + 8 * PAGE, 2)
         pages = steady.oracle.step().processes
-        assert set(pages) == {puppet.pid, stays.pid, born.pid}
+        assert {puppet.pid, stays.pid} <= set(pages) and ends.pid not in pages
         # Not a full one: what it has been since is all there is.
         assert len(pages[stays.pid].dirty) < 16
         assert entries(messages.RESTORED, unit.pid())
+        # A list of children that is read while one ends may lack another, and a machine that is
+        # busy may not let us attach in time: then the one after that has it.
+        late = 0
+        while born.pid not in steady.oracle.shadows:
+            late += 1
+            assert late < 20, steady.session.status
+            steady.oracle.step()
         steady.oracle.final().check(iterations=4)
         steady.close()
     finally:
