@@ -34,9 +34,8 @@ _SHARED_MEMORY = ("/memfd:", "/SYSV", "/dev/zero (deleted)", "/dev/shm/", "[anon
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# The kernel numbers its markers above every swap device (include/linux/swap.h); bits 0-4 of an
-# entry (Documentation/admin-guide/mm/pagemap.rst).
-_SWAP_TYPE = _MARKER = 0x1F
+# Bits of a swapped entry (Documentation/admin-guide/mm/pagemap.rst): type, offset.
+_TYPE, _OFFSET = 0x1F, (1 << 55) - 32
 
 
 def is_shared_memory(vma: Vma) -> bool:
@@ -180,4 +179,9 @@ def in_swap(pagemap: int, start: int, end: int) -> list[tuple[int, int]]:
     count = (end - start) // _PAGE
     entries = memoryview(os.pread(pagemap, count * 8, start // _PAGE * 8)).cast("Q")
     pages = ((start + i * _PAGE, entry) for i, entry in enumerate(entries))
-    return [(page, page + _PAGE) for page, entry in pages if entry & _SWAP_TYPE != _MARKER]
+    return [(page, page + _PAGE) for page, entry in pages if not _is_marker(entry)]
+
+
+def _is_marker(entry: int) -> bool:
+    """As is_marker() of c/scan_impl.h."""
+    return entry & _TYPE >= 0x1E and 0 < (entry & _OFFSET) >> 5 < 8

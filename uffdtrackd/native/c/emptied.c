@@ -22,15 +22,12 @@ static const struct ut_match PRESENT = {
 /* pagemap.rst: bit 63 present, 62 swapped, 4..0 the swap type where it is shown. */
 static int nothing_there(const uint64_t *entries, uint64_t count)
 {
-	const uint64_t present = 1ULL << 63, swapped = 1ULL << 62, type = 0x1f;
-	/* The kernel numbers its markers above every swap device (include/linux/swap.h).
-	 */
-	const uint64_t marker = 0x1f;
+	const uint64_t present = 1ULL << 63, swapped = 1ULL << 62;
 
 	for (uint64_t i = 0; i < count; i++) {
 		if (entries[i] & present)
 			return 0;
-		if (entries[i] & swapped && (entries[i] & type) != marker)
+		if (entries[i] & swapped && !is_marker(entries[i]))
 			return 0;
 	}
 	return 1;

@@ -35,9 +35,7 @@ static const struct ut_match NOT_PRIVATE = {
 static int sort_swapped(int pagemap, uint64_t start, uint64_t end, int swap_types,
                         struct ut_regions *reverted, struct ut_regions *doubtful)
 {
-	/* The kernel numbers its markers above every swap device (include/linux/swap.h).
-	 */
-	const uint64_t present = 1ULL << 63, type = 0x1f, marker = 0x1f;
+	const uint64_t present = 1ULL << 63;
 
 	for (uint64_t page = start; page < end; page += PAGE) {
 		struct ut_regions *list = doubtful;
@@ -47,7 +45,7 @@ static int sort_swapped(int pagemap, uint64_t start, uint64_t end, int swap_type
 			if (pread(pagemap, &entry, sizeof(entry),
 			          page / PAGE * sizeof(entry)) != sizeof(entry))
 				return -1;
-			if (entry & present || (entry & type) != marker)
+			if (entry & present || !is_marker(entry))
 				continue;
 			list = reverted;
 		}

@@ -17,3 +17,16 @@ int pagemap_get(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 
 /* Whether a process may have a page at this address, by reading its pagemap. */
 int pagemap_reaches(int pagemap, uint64_t address);
+
+/*
+ * Whether a swapped entry of /proc/PID/pagemap is a marker of the kernel's and no
+ * page. Linux 6.2 numbers those above every swap device, 6.1 one lower, below a type
+ * that has no content either (include/linux/swap.h). In place of an offset they have
+ * flags; page frames with such small numbers are never swapped, moved or lent.
+ */
+static inline int is_marker(uint64_t entry)
+{
+	const uint64_t type = entry & 0x1f, flags = (entry & ((1ULL << 55) - 1)) >> 5;
+
+	return type >= 0x1e && flags > 0 && flags < 8;
+}

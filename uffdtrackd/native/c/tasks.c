@@ -187,5 +187,7 @@ bool ut_task_worker_idle(pid_t tid)
 	/* "0": a kernel that does not say where its threads sleep. */
 	if (read_file(tid, "wchan", place, sizeof(place)) <= 0 || !strcmp(place, "0"))
 		return true;
-	return !strncmp(place, "io_wq_worker", 12);
+	/* The second is its name before Linux 6.4. */
+	return !strncmp(place, "io_wq_worker", 12) ||
+	       !strncmp(place, "io_wqe_worker", 13);
 }
