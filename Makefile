@@ -43,6 +43,11 @@ test-kernels: build ## Run the rows of docs/soundness.md on Debian's kernels, in
 	@tools/packages.sh kernels
 	@$(RUN) -m tests.kernels.run $(ARGS)
 
+.PHONY: soak
+soak: build ## Random memory operations for MINUTES=30, BACKEND=async or sync, from SEED
+	@$(RUN) -m tests.soak.memory --minutes $(or $(MINUTES),30) --backend $(or $(BACKEND),async) \
+		$(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: test-systemd
 test-systemd: programs man ## Run what needs a real systemd, in a container booted for it (root)
 	@$(RUN) -m tests.systemd.run $(ARGS)
@@ -91,8 +96,8 @@ uninstall: build ## Remove what install put there
 fuzz: build ## Feed damaged frames, answers, logs and maps to their readers for MINUTES=10
 	@$(PY) -m tests.fuzz.run --minutes $(or $(MINUTES),10) $(ARGS)
 
-.PHONY: soak
-soak: build ## Use one daemon for MINUTES=10: nothing of it grows, nothing is missed
+.PHONY: soak-daemon
+soak-daemon: build ## Use one daemon for MINUTES=10: nothing of it grows, nothing is missed
 	@$(PY) -m tests.soak.daemon --minutes $(or $(MINUTES),10) $(ARGS)
 
 .PHONY: clean

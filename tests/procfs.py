@@ -142,6 +142,16 @@ def in_memory(file: int) -> bool:
     return words[0] in (_TMPFS_MAGIC, _HUGETLBFS_MAGIC)
 
 
+def idle_worker(pid: int, tid: int) -> bool:
+    """Whether a thread is io_uring's and waits for work (io_wqe_worker before Linux 6.4)."""
+    folder = Path(f"/proc/{pid}/task/{tid}")
+    try:
+        comm, place = (folder / "comm").read_text(), (folder / "wchan").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return comm.startswith("iou-wrk-") and place in ("io_wq_worker", "io_wqe_worker")
+
+
 def thread_states(pid: int) -> dict[int, str]:
     """State letter of each thread: `t` stopped by a tracer, `T` by a signal (proc_pid_stat(5))."""
     found = {}

@@ -1,7 +1,7 @@
 """Random sequences of memory operations with iterations in between, for hypothesis to shrink.
 
-    rules --commands--> puppet, its threads, its forked children
-          --step----->  iterate, copy what is listed
+    rules --commands--> puppet, its threads, its forked children and theirs
+          --step----->  iterate, copy what is listed, of all that the session follows
           --judge---->  frozen final: the copy must equal the memory
     after each sequence: judge once more
 
@@ -10,14 +10,19 @@ What fails is made small by hypothesis, and printed as the calls that lead there
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -29,6 +34,7 @@ from tests.oracle import Oracle
 from tests.procfs import PAGE
 from tests.puppet import (
     ANON,
+    HUGE,
     MADV_COLLAPSE,
     MADV_DONTNEED,
     MADV_FREE,
@@ -38,6 +44,7 @@ from tests.puppet import (
     MADV_POPULATE_WRITE,
     MADV_REMOVE,
     MAP_ANONYMOUS,
+    MAP_HUGETLB,
     MAP_PRIVATE,
     MAP_SHARED,
     MREMAP_DONTUNMAP,
@@ -60,23 +67,77 @@ afterwards = st.sampled_from(["", "step", "judge"])
 
 KINDS = ["anon", "anon", "shared", "memfd", "private memfd", "private memfd"]
 
+#: Pages in a huge one, and how many huge ones the family may come to need.
+PER_HUGE = HUGE // PAGE
+HUGE_PAGES = 24
+HUGE_SETTING = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+
 
 @dataclass
 class Area:
-    """A mapping, or what is left of it. of_file: there is nothing behind its end but SIGBUS."""
+    """A mapping, or what is left of it. of_file: there is nothing behind its end but SIGBUS.
+
+    huge: of huge pages, which cannot be cut.
+    """
 
     at: int
     pages: int
     of_file: bool
     prot: int = RW
+    huge: bool = False
 
     def part(self, part: tuple[int, int]) -> tuple[int, int]:
         first = part[0] % self.pages
-        return self.at + first * PAGE, min(part[1], self.pages - first)
+        count = min(part[1], self.pages - first)
+        if self.huge:
+            return self.at + (part[1] % 2) * HUGE, PER_HUGE
+        return self.at + first * PAGE, count
+
+
+@dataclass
+class Child:
+    """A forked process: what it has of its own, and who forked it (None: the first)."""
+
+    puppet: Puppet
+    areas: list[Area]
+    parent: Child | None
+
+
+@dataclass
+class Counts:
+    """What was done by all sequences together."""
+
+    sequences: int = 0
+    iterations: int = 0
+    compared: int = 0
+    forked: int = 0
+
+
+@contextmanager
+def huge_pages() -> Iterator[bool]:
+    """Whether there are huge pages to map; the setting is put back."""
+    if not HUGE_SETTING.exists():
+        yield False
+        return
+    before = int(HUGE_SETTING.read_text())
+    try:
+        with suppress(OSError):
+            HUGE_SETTING.write_text(str(before + HUGE_PAGES))
+        yield int(HUGE_SETTING.read_text()) >= before + HUGE_PAGES
+    finally:
+        with suppress(OSError):
+            HUGE_SETTING.write_text(str(before))
 
 
 class Sequences(RuleBasedStateMachine):
-    """One process under one session; see the module."""
+    """One process under one session; see the module.
+
+    attach: what makes the session. huge: whether huge pages can be mapped. counts: of all.
+    """
+
+    attach: Callable[..., Any] = staticmethod(uffdtrackd.attach)
+    huge = False
+    counts = Counts()
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,26 +146,44 @@ class Sequences(RuleBasedStateMachine):
             self.puppet = Puppet(self.victim)
             self.threads = [self.puppet, self.puppet.agent("thread")]
             self.busy = self.puppet.agent("thread")
-            self.children: list[Puppet] = []
+            self.children: list[Child] = []
+            self.births = 0
             self.areas: list[Area] = []
             self.ended: Callable[[], str] | None = None
-            self.session = uffdtrackd.attach(self.victim.pid)
-            self.oracle = Oracle(self.session)
+            self.session: Any = None
             for kind in KINDS:
                 self.map(kind, PAGES, True, "")
-            self.oracle.step()
         except BaseException:
             self.victim.kill()
             raise
 
+    @initialize(
+        follow=st.sampled_from(["fork", "none"]), huge=st.sampled_from([False, False, True])
+    )
+    def begin(self, follow: str, huge: bool) -> None:
+        """Children are in the session, or are strangers that write to the same objects."""
+        if huge and self.huge:
+            at = self.puppet.mmap(2 * PER_HUGE, RW, ANON | MAP_HUGETLB)
+            self.areas.append(Area(at, 2 * PER_HUGE, True, huge=True))
+            self.puppet.fill(at, 2 * PER_HUGE)
+        self.session = self.attach(self.victim.pid, follow=follow)
+        self.oracle = Oracle(self.session)
+        self.oracle.step()
+
     def teardown(self) -> None:
         try:
-            self.judge()
-            self.rest()
-            self.judge()
+            if self.session is not None:
+                self.judge()
+                self.rest()
+                self.judge()
+                self.counts.sequences += 1
+                self.counts.iterations += self.oracle.report.iterations
+                self.counts.compared += self.oracle.report.compared
+                self.counts.forked += self.births
             self.victim.finish()
         finally:
-            self.session.close()
+            if self.session is not None:
+                self.session.close()
             self.victim.kill()
 
     def then(self, what: str) -> None:
@@ -194,7 +273,7 @@ class Sequences(RuleBasedStateMachine):
     @precondition(lambda self: self.areas)
     @rule(index=which, part=parts, written=st.booleans())
     def map_over(self, index: int, part: tuple[int, int], written: bool) -> None:
-        if area := self.writable(index):
+        if (area := self.writable(index)) and not area.huge:
             at, pages = area.part(part)
             self.puppet.mmap(pages, RW, ANON, at=at)
             if written:
@@ -213,7 +292,7 @@ class Sequences(RuleBasedStateMachine):
     def move(self, index: int, beside: bool, keep: bool) -> None:
         """To a place of its own, or right behind another area; `keep`: the old one stays, empty."""
         area = self.area(index)
-        if area is getattr(self, "churned", None):
+        if area is getattr(self, "churned", None) or area.huge or self.areas[0].huge:
             return
         other = self.areas[0]
         there = other.at + other.pages * PAGE if beside else self.place(area.pages)
@@ -236,7 +315,7 @@ class Sequences(RuleBasedStateMachine):
     def away_and_back(self, index: int, part: tuple[int, int], meanwhile: str, then: str) -> None:
         """A part leaves and comes home, and merges with the rest again."""
         area = self.area(index)
-        if area is getattr(self, "churned", None):
+        if area is getattr(self, "churned", None) or area.huge:
             return
         at, pages = area.part(part)
         there, flags = self.place(pages), MREMAP_MAYMOVE | MREMAP_FIXED
@@ -260,23 +339,60 @@ class Sequences(RuleBasedStateMachine):
         if at > 0:
             area.at, area.pages = at, pages
 
-    @precondition(lambda self: len(self.children) < 3)
-    @rule()
-    def fork(self) -> None:
+    @precondition(lambda self: len(self.children) < 3 and self.births < 8)
+    @rule(by=which, then=afterwards)
+    def fork(self, by: int, then: str) -> None:
+        """By the first process, or by one of its children."""
         # A copy made while a thread holds a lock of libc would hang.
         self.rest()
-        child = self.puppet.agent("child")
+        parent = ([None, *self.children])[by % (len(self.children) + 1)]
+        puppet, areas = (parent.puppet, parent.areas) if parent else (self.puppet, self.areas)
+        child = Child(puppet.agent("child"), [replace(area) for area in areas], parent)
         self.children.append(child)
-        self.inherited = {id(area): (area.at, area.pages) for area in self.areas}
+        self.births += 1
+        self.then(then)
 
-    @precondition(lambda self: self.children and self.areas)
-    @rule(index=which, part=parts)
-    def write_in_child(self, index: int, part: tuple[int, int]) -> None:
-        """Copy-on-write there, or, in shared memory, a write that only the object knows of."""
-        area = self.area(index)
-        same = self.inherited.get(id(area)) == (area.at, area.pages)
-        if same and self.children[-1].try_call("mprotect", area.at, area.pages * PAGE, RW) == 0:
-            self.children[-1].fill(*area.part(part))
+    @precondition(lambda self: self.children)
+    @rule(
+        by=which,
+        index=which,
+        part=parts,
+        what=st.sampled_from(["write", "write", "write", "dontneed", "remove", "unmap", "over"]),
+        then=afterwards,
+    )
+    def in_child(self, by: int, index: int, part: tuple[int, int], what: str, then: str) -> None:
+        """Copy-on-write there, or, in shared memory, what the object has for everybody."""
+        child = self.children[by % len(self.children)]
+        if not child.areas:
+            return
+        puppet, area = child.puppet, child.areas[index % len(child.areas)]
+        at, pages = area.part(part)
+        if what == "unmap":
+            puppet.munmap(area.at, area.pages)
+            child.areas.remove(area)
+        elif what == "over" and not area.huge:
+            if area.prot == RW:
+                puppet.mmap(pages, RW, ANON, at=at)
+                puppet.fill(at, pages)
+        elif what in ("dontneed", "remove"):
+            advice = MADV_DONTNEED if what == "dontneed" else MADV_REMOVE
+            puppet.try_call("madvise", at, pages * PAGE, advice)
+        elif area.prot == RW:
+            puppet.fill(at, pages)
+        self.then(then)
+
+    @precondition(lambda self: self.children)
+    @rule(by=which, then=afterwards)
+    def child_ends(self, by: int, then: str) -> None:
+        """By SIGKILL, and what it forked with it."""
+        child = self.children[by % len(self.children)]
+        os.kill(child.puppet.pid, signal.SIGKILL)
+        gone = [child]
+        for one in self.children:
+            if one.parent in gone:
+                gone.append(one)
+        self.children = [one for one in self.children if one not in gone]
+        self.then(then)
 
     @rule(pages=st.integers(1, 8))
     def grow_heap(self, pages: int) -> None:
@@ -312,14 +428,29 @@ class Sequences(RuleBasedStateMachine):
         self.oracle.final().check()
 
 
-def run(seed: int, examples: int, steps: int, shrink: bool = True) -> None:
+def run(
+    seed: int,
+    examples: int,
+    steps: int,
+    shrink: bool = True,
+    attach: Callable[..., Any] = uffdtrackd.attach,
+) -> Counts:
     """So many sequences of at most so many steps. Raises what the smallest failing one raises.
 
     shrink: make what fails small, which takes minutes; else the first is raised as it was.
+    attach: what makes the session of each.
     """
+    with huge_pages() as some:
+        return _run(seed, examples, steps, shrink, attach, some)
 
+
+def _run(
+    seed: int, examples: int, steps: int, shrink: bool, attaching: Callable[..., Any], some: bool
+) -> Counts:
     class Seeded(Sequences):
-        pass
+        attach = staticmethod(attaching)
+        huge = some
+        counts = Counts()
 
     settings: Any = hypothesis.settings(
         max_examples=examples,
@@ -331,3 +462,4 @@ def run(seed: int, examples: int, steps: int, shrink: bool = True) -> None:
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     run_state_machine_as_test(hypothesis.seed(seed)(Seeded), settings=settings)
+    return Seeded.counts

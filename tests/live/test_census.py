@@ -156,7 +156,7 @@ def test_census_hugetlb(row: Row, huge_pages: None, flags: int, backend: str) ->
     row.writes_are_seen(at + HUGE, 2 * HUGE // PAGE)
 
 
-def test_census_droppable(row: Row) -> None:
+def test_census_droppable(row: Row, backend: str) -> None:
     """Its pages may vanish at any time: nothing to copy, and nothing to miss."""
     try:
         at = row.puppet.mmap(16, RW, MAP_DROPPABLE | MAP_ANONYMOUS)
@@ -165,8 +165,9 @@ def test_census_droppable(row: Row) -> None:
     row.puppet.fill(at, 16)
     row.watch()
     region = row.region(at)
-    assert region.tracking == "skip", region
-    assert region.reason
+    # Linux 6.12 looks for the flag in the wrong place, and tracks it like any other memory.
+    assert region.tracking in ("skip", backend), region
+    assert region.reason or region.tracking == backend
     row.judge()
 
 

@@ -49,14 +49,19 @@ def feed(puppet: Puppet, ring: Ring, at: int, pages: int) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_row_19_registered_buffer(row: Row, ring: Ring, when: str) -> None:
+def test_row_19_registered_buffer(row: Row, ring: Ring, when: str, backend: str) -> None:
     at = row.puppet.alone(12)
     row.puppet.fill(at, 12)
     if when == "before":
         ring.register(at + 2 * PAGE, 8 * PAGE)
     row.watch()
     if when == "after":
-        ring.register(at + 2 * PAGE, 8 * PAGE)
+        try:
+            ring.register(at + 2 * PAGE, 8 * PAGE)
+        except OSError as error:
+            if backend != "sync" or error.errno != errno.EFAULT:
+                raise
+            pytest.skip("pinning protected pages fails on this kernel (see docs/soundness.md)")
         row.step()
         row.step()
     feed(row.puppet, ring, at + 3 * PAGE, 4)

@@ -225,7 +225,10 @@ def test_row_30_failed_scan(row: Row) -> None:
         clear = struct.pack(
             "12Q", 96, 1, at, at + 12 * PAGE, 0, 0, 0, 0, 0, 2, 0, 2
         )  # struct pm_scan_arg: PM_SCAN_WP_MATCHING, PAGE_IS_WRITTEN, no vec
-        fcntl.ioctl(file, 0xC0606610, bytearray(clear))
+        try:
+            fcntl.ioctl(file, 0xC0606610, bytearray(clear))
+        except OSError as error:
+            pytest.skip(f"no scan that protects, and so none that fails: {error.strerror}")
     with _broken_pagemap(), pytest.raises(uffdtrackd.errors.TrackError):
         row.session.iterate()
     row.judge((at + 10 * PAGE, 5))

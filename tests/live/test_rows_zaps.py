@@ -200,14 +200,18 @@ def sparse(row: Row, flags: int) -> int:
     return at
 
 
-def test_row_14_an_empty_gibibyte(row: Row, huge_pages: None) -> None:
-    """Huge pages without even a page table: older kernels say nothing of those."""
+def test_row_14_an_empty_gibibyte(row: Row, huge_pages: None, backend: str) -> None:
+    """Huge pages without even a page table: older kernels say nothing of those.
+
+    Nothing but what is listed is looked at: reading holes in full takes the oracle minutes.
+    """
     at = sparse(row, ANON)
-    row.watch()
-    row.puppet.fill(at + HUGE, PER_HUGE)
-    row.judge((at + HUGE, PER_HUGE))
-    row.puppet.fill(at + 1090 * HUGE, PER_HUGE)
-    row.judge((at + 1090 * HUGE, PER_HUGE))
+    with uffdtrackd.attach(row.puppet.pid, backend=backend) as session:
+        for number in (0, 1, 1090):
+            row.puppet.fill(at + number * HUGE, PER_HUGE)
+            dirty = session.iterate().processes[row.puppet.pid].dirty
+            inside = [run for run in dirty if at <= run[0] < at + 1100 * HUGE]
+            assert inside == [(at + number * HUGE, at + (number + 1) * HUGE)]
 
 
 def test_row_14_an_empty_gibibyte_shared(row: Row, huge_pages: None, backend: str) -> None:

@@ -1,1 +1,1 @@
-"""Long runs, to see that nothing grows: see daemon.py."""
+"""Long runs: memory.py, to miss nothing; daemon.py, to see that nothing grows."""

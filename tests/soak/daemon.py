@@ -1,4 +1,4 @@
-"""One daemon for long: `make soak MINUTES=60`. Nothing of it may grow, and nothing be missed.
+"""One daemon for long: `make soak-daemon MINUTES=60`. Nothing of it may grow, none be missed.
 
     round:  attach --> iterate, two consumers, a watch --> frozen, compared --> detach
             and clients that vanish in the middle of a request, of a freeze, of an answer

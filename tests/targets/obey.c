@@ -159,11 +159,13 @@ static int agent_twin(void *argument)
 
 static void new_agent(const char *kind, char *answer)
 {
-	struct agent *agent = &agents[agent_count];
+	/* Counted before it is forked: what it forks itself may not take its place. */
+	int number = agent_count++;
+	struct agent *agent = &agents[number];
 	pthread_t thread;
 	long pid = 0;
 
-	if (agent_count == AGENTS)
+	if (number == AGENTS)
 		victim_fail("no room for another agent");
 	fail_unless(!pipe2(agent->to, O_CLOEXEC) && !pipe2(agent->from, O_CLOEXEC),
 	            "pipe2");
@@ -181,7 +183,7 @@ static void new_agent(const char *kind, char *answer)
 		if (!pid)
 			agent_twin(agent);
 	}
-	sprintf(answer, "%d %ld", agent_count++, pid);
+	sprintf(answer, "%d %ld", number, pid);
 }
 
 /* Far apart in content, so that no two fills of a page are alike. */
