@@ -24,6 +24,9 @@ from tests.victim import PATIENCE
 
 PROGRAM = Path(sys.executable).parent / "uffdtrackd"
 
+# A busy machine takes its time to compare what a frozen target has.
+PATIENT = "freeze.lease = 60.0\n"
+
 
 class Daemon:
     """Listens when the constructor returns.
@@ -44,7 +47,7 @@ class Daemon:
         self.socket = folder / "control.sock"
         self.state = folder / "state"
         config = folder / "uffdtrackd.toml"
-        config.write_text(settings)
+        config.write_text(settings if "freeze" in settings else PATIENT + settings)
         self._log = (folder / "log").open("w+b")
         self.process = subprocess.Popen(
             [

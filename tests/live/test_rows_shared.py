@@ -7,6 +7,7 @@ looked at: the last test runs this file, and the zaps, where that is so.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 import shutil
@@ -25,6 +26,7 @@ from tests.victim import ROOT
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
+IPC_RMID = 0  # sys/ipc.h
 KINDS = ["memfd", "tmpfs", "disk", "sysv"]
 #: Set in the run where every process may be examined, so that trust is possible.
 ALONE = "UFFDTRACKD_TEST_ALONE" in os.environ
@@ -56,14 +58,21 @@ class Object:
     def seal_off(self) -> None:
         """From here on only mappings reach it."""
         if self.segment >= 0:
-            self.puppet.call("shmctl", self.segment, 0, 0)
+            self.puppet.call("shmctl", self.segment, IPC_RMID, 0)
         else:
             self.puppet.close(self.fd)
 
+    def remove(self) -> None:
+        """A segment lives until it is removed, whoever has ended; that may have been done."""
+        if self.segment >= 0:
+            ctypes.CDLL(None).shmctl(self.segment, IPC_RMID, None)
+
 
 @pytest.fixture(params=KINDS)
-def shared(request: pytest.FixtureRequest, row: Row, tmp_path: Path) -> Object:
-    return Object(str(request.param), row.puppet, tmp_path)
+def shared(request: pytest.FixtureRequest, row: Row, tmp_path: Path) -> Iterator[Object]:
+    found = Object(str(request.param), row.puppet, tmp_path)
+    yield found
+    found.remove()
 
 
 def must_be_always(row: Row, at: int) -> None:
