@@ -169,6 +169,12 @@ def test_a_row_is_slower_only_when_it_stays_so(ours: float, slower: list[str]) -
     assert judge.slower == slower
 
 
+def test_a_row_that_there_is_no_time_to_repeat_fails_nothing() -> None:
+    judge = Judge({"row": 1.0}, rounds=3, until=0.0)
+    judge("row", lambda: 1.0, lambda: 9.0)
+    assert judge.slower == [] and judge.found == {"row": 9.0}
+
+
 def test_the_largest_of_the_attempts_is_committed() -> None:
     judge = Judge(None, rounds=1)
     times = iter([1.0, 3.0])
