@@ -14,6 +14,7 @@ from tests.bench.check import Judge, ratio
 from tests.bench.document import Document
 from tests.bench.groups import GROUPS, cases
 from tests.bench.pace import NotMeasured, Pace, free_memory, need_memory
+from tests.bench.rows_iterate import WrongCount, check
 from tests.bench.sample import Row, compare, peer, single
 from tests.bench.ticker import Ticker
 from uffdtrackd.errors import TargetGone
@@ -52,6 +53,17 @@ def test_a_guarded_row_does_not_end_its_case() -> None:
         raise TargetGone("gone", pid=1)
 
     assert [row.note for row in guarded("part", rows())] == ["", "not measured: gone"]
+
+
+@pytest.mark.parametrize(
+    ("found", "good"), [(999, False), (1000, True), (1001, True), (1002, False)]
+)
+def test_a_scan_that_leaves_a_page_out_is_not_timed(found: int, good: bool) -> None:
+    if good:
+        check("a scan", found, 1000)
+        return
+    with pytest.raises(WrongCount, match="1000 were written"):
+        check("a scan", found, 1000)
 
 
 def test_time_ends_the_rounds_but_not_before_there_are_enough() -> None:
