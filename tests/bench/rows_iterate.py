@@ -6,7 +6,8 @@
 Both clear the same memory of the same process, registered once by the tracker: neither the place
 of the pages nor their number can differ. The bare scan takes pages away that the session never
 hears of; nothing of its state depends on them. Each result must name all the pages that were
-written, and hardly one more. The session lives in this process, or in a daemon that is asked through its socket.
+written, and hardly one more. The session lives in this process, or in a daemon that is asked
+through its socket.
 
 With huge pages the first write to one splits its mapping, for good while it is tracked: so what is
 clean comes first, then what is dirty in one block, and what is strewn comes last.
@@ -49,13 +50,13 @@ class WrongCount(Exception):
     """A scan did not report the pages that were written: its time means nothing."""
 
 
-#: The kernel may call a clean page written (seen: the bare scan, one page of a million).
-SURPLUS = 0.001
+#: The kernel may call a clean page written (seen: the bare scan, one of a million): one in so many.
+SURPLUS = 1000
 
 
 def check(what: str, found: int, written: int) -> None:
     """Raises WrongCount."""
-    if not written <= found <= written * (1 + SURPLUS):
+    if not written <= found <= written + written // SURPLUS:
         raise WrongCount(f"{what} reported {found} pages of the arena, {written} were written")
 
 
