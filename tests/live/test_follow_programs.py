@@ -28,15 +28,15 @@ def test_children_that_die_while_they_are_attached_to(spawn_program: SpawnProgra
     counting = Counting(shell, 2)
     with Followed(shell.pid) as tree:
         met = finals = 0
-        # Seldom does one live long enough to be listed; frozen it cannot end.
-        while met < 3 and finals < 100:
+        # One in a hundred lives until it is stopped, more on a busy machine.
+        while not met and finals < 1000:
             for _ in range(10):
                 assert tree.step().untracked == {}
             tree.final()
             finals += 1
             met += len(tree.pids) - 1
             counting()
-        assert met >= 3, f"{met} children met in {finals} finals"
+        assert met, f"no child met in {finals} finals"
     shell.finish()
 
 

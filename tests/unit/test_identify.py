@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -250,3 +251,15 @@ def test_a_name_that_is_hard_to_read(spawn_program: Callable[..., Victim]) -> No
     identity.close()
     assert identity.name.startswith(") R 1")
     assert identity.start_time > 0
+
+
+def test_a_process_without_ids_is_about_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Being reaped its Tgid reads 0: it is no thread of another process."""
+    with subprocess.Popen(["true"], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.read()
+        status = procfs.read_status(os.getpid())
+        monkeypatch.setattr(procfs, "read_status", lambda pid: replace(status, tgid=0))
+        child.wait()
+        with pytest.raises(errors.TargetGone):
+            identify(child.pid)

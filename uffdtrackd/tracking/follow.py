@@ -27,10 +27,12 @@ class Follower(Protocol):
     status: str
     group: str
 
-    def find(self, known: Collection[int]) -> dict[int, int]:
+    def find(self, known: Collection[int], *, walk: bool = False) -> dict[int, int]:
         """Living processes that belong to the session, but for `known` (living ones, by pid).
 
-        pid -> start time in clock ticks; parents before their children.
+        walk: look for children also where events should have told of them, as a freeze does: of
+        a frozen tree nobody may be missing. pid -> start time in clock ticks; parents before
+        their children.
         """
 
     def close(self) -> None: ...
@@ -55,13 +57,13 @@ class ByFork:
             )
         self._walked = False
 
-    def find(self, known: Collection[int]) -> dict[int, int]:
+    def find(self, known: Collection[int], *, walk: bool = False) -> dict[int, int]:
         # Before the births are read: what the dead announced is among them then.
         held = set(known)
         unknown = [pid for pid in self._family if pid not in held]
         dead = set(unknown) - living(unknown).keys()
         births = self._connector.births() if self._connector else None
-        if births is None or not self._walked:
+        if births is None or walk or not self._walked:
             self._walked = True
             for pid in [*held, *descendants([*self._family, *held])]:
                 self._family.setdefault(pid)
@@ -92,7 +94,7 @@ class ByControlGroup:
         self.group = self._group.path
         self.status = ""
 
-    def find(self, known: Collection[int]) -> dict[int, int]:
+    def find(self, known: Collection[int], *, walk: bool = False) -> dict[int, int]:
         held = set(known)
         return living([pid for pid in self._group.pids() if pid not in held])
 

@@ -118,6 +118,8 @@ def _refuse_self_and_threads(pid: int) -> None:
         leader = procfs.read_status(pid).tgid
     except ProcessLookupError:
         return
+    if not leader:
+        return  # being reaped: it has no ids any more (fs/proc/array.c), and the pidfd will say so
     if leader == os.getpid():
         raise UsageError(
             "a process cannot track itself", hint="run the tracker in another process", pid=pid

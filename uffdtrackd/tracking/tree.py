@@ -201,7 +201,7 @@ class Tree:
     def _freeze_rest(self, frozen: Frozen, end: float) -> None:
         assert self._follower is not None
         held = set(self.members)
-        while found := self._follower.find(held):
+        while found := self._follower.find(held, walk=True):
             self._check_number(len(held) + len(found))
             left = end - time.monotonic()
             if left <= 0:
