@@ -11,8 +11,8 @@
  *	vfork        -> PID   a thread waits in vfork() until the child is told ...
  *	release      -> done  ... to run this program anew
  *	end PID      -> done  kills a child and waits for it
- *	storm N      -> done  a thread forks as fast as it can, at most N alive, whose
- *	                      children fork too, and end
+ *	storm N      -> done  a thread forks as fast as it can, at most N at a
+ *	                      time, whose children fork too
  *	calm         -> done  no more of that
  *	count        -> N     forks of the storm so far
  *
@@ -25,6 +25,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <linux/sched.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -215,28 +216,55 @@ static void *vforker(void *unused)
 	return unused;
 }
 
+/* Whoever comes meets some: a child stays until it is pushed out, its own live for 3 ms.
+ */
 static void *storm(void *most)
 {
-	uintptr_t alive = 0;
-	int left;
+	pid_t ring[64] = {0};
+	size_t size = (uintptr_t)most, at = 0;
 
-	while ((left = atomic_load(&storming)) || alive) {
-		if (left && alive < (uintptr_t)most && fork() == 0) {
+	if (size > sizeof(ring) / sizeof(ring[0]))
+		victim_fail("a storm of %zu", size);
+	while (atomic_load(&storming)) {
+		if (ring[at]) {
+			kill(ring[at], SIGKILL);
+			waitpid(ring[at], NULL, 0);
+		}
+		ring[at] = fork();
+		if (ring[at] < 0)
+			victim_fail("fork: %s", strerror(errno));
+		if (ring[at] == 0) {
+			bool lasting = true;
+
 			/* Four of three generations, each with memory of its own. */
-			for (int i = 0; i < 2; i++)
-				if (fork() < 0)
+			for (int i = 0; i < 2; i++) {
+				pid_t pid = fork();
+
+				if (pid < 0)
 					_exit(1);
+				lasting = lasting && pid;
+			}
 			scribble(32);
+			if (lasting) {
+				struct pollfd end = {.fd = life[0], .events = POLLIN};
+
+				close(life[1]);
+				poll(&end, 1, -1);
+				_exit(0);
+			}
 			usleep(3000);
 			while (wait(NULL) > 0)
 				;
 			_exit(0);
 		}
-		if (left && alive < (uintptr_t)most)
-			alive++, atomic_fetch_add(&storms, 1);
-		else
-			alive -= wait(NULL) > 0;
+		at = (at + 1) % size;
+		atomic_fetch_add(&storms, 1);
 	}
+	for (at = 0; at < size; at++)
+		if (ring[at] > 0) {
+			kill(ring[at], SIGKILL);
+			waitpid(ring[at], NULL, 0);
+		}
 	return NULL;
 }
 
