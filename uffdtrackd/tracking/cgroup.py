@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from ..model.errors import UsageError
+from ..model.errors import TargetGone, UsageError
 from . import procfs
 
 # Of version 1, those that service managers and container engines make for every service.
@@ -24,7 +24,7 @@ _V1_ORDER = ("name=systemd", "pids", "memory", "cpu", "devices", "freezer")
 class ControlGroup:
     """The control group of a process, or the one at `path`.
 
-    Raises UsageError if the process has none of its own, or ours.
+    Raises UsageError if the process has none of its own, or ours; TargetGone.
     """
 
     def __init__(self, pid: int, path: str = "") -> None:
@@ -74,8 +74,8 @@ def _groups(pid: int) -> Iterator[tuple[str, str]]:
     try:
         with open(f"/proc/{pid}/cgroup", errors="surrogateescape") as file:
             lines = file.read().splitlines()
-    except FileNotFoundError:
-        raise ProcessLookupError(f"no process {pid}") from None
+    except (FileNotFoundError, ProcessLookupError):
+        raise TargetGone(f"process {pid} has ended", pid=pid) from None
     for line in lines:
         _, names, path = line.split(":", 2)
         for name in names.split(","):

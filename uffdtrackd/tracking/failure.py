@@ -78,7 +78,9 @@ def _explain(error: OSError, step: str, identity: Identity) -> TrackError:
     except TargetGone as found:  # TargetExecuted is one
         return found
 
-    if code == errno.ESRCH:
+    # No file of the thread in /proc, or none that can be read: it has ended, in an exec() or by
+    # itself. procfs raises without an errno.
+    if code == errno.ESRCH or isinstance(error, (FileNotFoundError, ProcessLookupError)):
         return _not_there(step, pid)
     if code in _REFUSED:
         return _refused(step, pid)
@@ -129,7 +131,7 @@ def _not_there(step: str, pid: int) -> TrackError:
         return TrackError(
             f"process {pid}: {step}: the thread has exited", hint="try again", pid=pid
         )
-    return TargetExecuted(f"process {pid} ran exec() ({step})", pid=pid)
+    return TargetExecuted(f"process {pid} ran exec(), or a thread of it ended ({step})", pid=pid)
 
 
 def _refused(step: str, pid: int) -> TrackError:

@@ -93,7 +93,7 @@ def identify(pid: int) -> Identity:
             "/proc shows another pid namespace than ours", hint="mount a fresh /proc"
         )
     _refuse_self_and_threads(pid)
-    pidfd = _pidfd_open(pid)
+    pidfd = pidfd_open(pid)
     try:
         return _identify(pid, pidfd)
     except BaseException as error:
@@ -130,7 +130,8 @@ def _refuse_self_and_threads(pid: int) -> None:
         )
 
 
-def _pidfd_open(pid: int) -> int:
+def pidfd_open(pid: int) -> int:
+    """pidfd_open(2). Raises TargetGone, NotPermitted, TrackError."""
     try:
         return os.pidfd_open(pid)
     except ProcessLookupError:

@@ -12,6 +12,7 @@ said so: what is in it and no longer there is reported as discarded.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from ..model.errors import AlreadyTracked, NotSupported, TargetExecuted, TimedOut, TrackError
+from ..model.errors import AlreadyTracked, NotSupported, TargetExecuted, TimedOut
 from ..model.pageset import PageSet
 from ..model.region import Tracking
 from ..native.copy import Memory
@@ -27,7 +28,7 @@ from ..native.error import NativeError
 from . import procfs
 from .attach import Target, open_target
 from .failure import translated
-from .identify import Identity, gone
+from .identify import Identity, gone, pidfd_open
 from .object import View
 from .shared import SharedPages
 from .snapshot import Snapshot
@@ -37,6 +38,8 @@ from .tracker import Collection, Remembered, Tracker
 # A shell script runs exec() once and is another program for good.
 _EXEC_TRIES = 3
 
+# What UFFDIO_API and PAGEMAP_SCAN say to what they do not know.
+_UNKNOWN = frozenset({errno.EINVAL, errno.ENOTTY, errno.ENOSYS, errno.EOPNOTSUPP})
 
 # Told a pid whose memory was just opened; raises NotPermitted if its owner may not have it.
 Permit = Callable[[int], None]
@@ -54,7 +57,7 @@ class Member:
     then sees of the process belongs to that memory or to a later one (mm_access(), exec_update_lock
     in fs/exec.c).
     backend: how it will be tracked. pidfd: of the process, taken over; -1: one is opened.
-    Raises TargetGone if it has ended.
+    Raises TargetGone if it has ended, TrackError if there is no descriptor left.
     """
 
     def __init__(
@@ -79,13 +82,13 @@ class Member:
         self._stopped_ns = 0
         self.reported = False  # in an iteration
         self._generation = 0  # how often it was attached to
+        self._pidfd = pidfd if pidfd >= 0 else pidfd_open(pid)
         try:
-            self._pidfd = pidfd if pidfd >= 0 else os.pidfd_open(pid)
-        except OSError:
-            raise gone(pid) from None
-        if self.ended() or procfs.same_process(pid, start_time) is None:
+            if self.ended() or procfs.same_process(pid, start_time) is None:
+                raise gone(pid)
+        except BaseException:
             self.close()
-            raise gone(pid)
+            raise
 
     @classmethod
     def of_target(
@@ -340,36 +343,36 @@ def _with_discarded(collection: Collection, held: PageSet) -> Collection:
 def _track(target: Target, page_size: int, backend: Tracking) -> Tracker:
     """A tracker with everything registered. Raises as `attach`."""
     kind = SyncTracker if backend is Tracking.SYNC else Tracker
-    try:
-        tracker = kind(target.pid, target.tid, target.uffd, target.pagemap, page_size)
-    except NativeError as error:
-        # UFFDIO_API and PAGEMAP_SCAN say EINVAL or ENOTTY to what they do not know.
-        how = "synchronously" if backend is Tracking.SYNC else "asynchronously"
-        raise NotSupported(
-            f"this kernel cannot track process {target.pid} {how} ({error.step})",
-            hint="`uffdtrack check` shows what is missing",
-            pid=target.pid,
-        ) from error
-    try:
-        with translated(target.identity):
+    # It may end, or run exec(), at any of these steps: its files in /proc are gone then.
+    with translated(target.identity):
+        try:
+            tracker = kind(target.pid, target.tid, target.uffd, target.pagemap, page_size)
+        except NativeError as error:
+            if error.errno not in _UNKNOWN:
+                raise
+            how = "synchronously" if backend is Tracking.SYNC else "asynchronously"
+            raise NotSupported(
+                f"this kernel cannot track process {target.pid} {how} ({error.step})",
+                hint="`uffdtrack check` shows what is missing",
+                pid=target.pid,
+            ) from error
+        try:
             tracker.register()
-            if tracker.owned_elsewhere() and not _has_userfaultfd(target.pid):
+            if tracker.owned_elsewhere() and not _has_userfaultfd(target.tid):
                 raise AlreadyTracked(f"process {target.pid} is tracked already", pid=target.pid)
-    except BaseException:
-        tracker.close()
-        raise
+        except BaseException:
+            tracker.close()
+            raise
     return tracker
 
 
-def _has_userfaultfd(pid: int) -> bool:
-    """Whether the process itself has a userfaultfd open, so that a region may be its own."""
-    folder = f"/proc/{pid}/fd"
-    try:
-        names = os.listdir(folder)
-    except OSError as error:
-        message = f"process {pid}: cannot look at its descriptors: {error}"
-        raise TrackError(message, pid=pid) from error
-    for name in names:
+def _has_userfaultfd(tid: int) -> bool:
+    """Whether the process itself has a userfaultfd open, so that a region may be its own.
+
+    Raises OSError.
+    """
+    folder = f"/proc/{tid}/fd"
+    for name in os.listdir(folder):
         try:
             if os.readlink(f"{folder}/{name}") == "anon_inode:[userfaultfd]":
                 return True

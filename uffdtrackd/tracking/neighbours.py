@@ -62,7 +62,8 @@ def look(
             users |= dict.fromkeys(mapped, f"shared with process {pid}")
             where = "the target" if pid == target else f"process {pid}"
             users |= dict.fromkeys(_opened(pid, wanted), f"open in {where}")
-        except PermissionError:
+        except OSError:
+            # Not ours to look at; or one of its files is of a mount whose server has gone.
             why = f"process {pid}, which may share it, may not be examined"
             users = dict.fromkeys(_possible(pid, wanted), why)
         for place in users:
@@ -104,7 +105,7 @@ def _opened(pid: int, wanted: Mapping[Place, object]) -> set[Place]:
         for fd in os.listdir(f"/proc/{pid}/fd"):
             try:
                 status = os.stat(f"/proc/{pid}/fd/{fd}")
-            except FileNotFoundError:
+            except (FileNotFoundError, ProcessLookupError):
                 continue
             if (place := (status.st_dev, status.st_ino)) in wanted:
                 found.add(place)

@@ -100,8 +100,7 @@ def _reason(pid: int) -> tuple[str, str]:
         return "it has capabilities that we have not", become
     if scope == 2:
         return "kernel.yama.ptrace_scope is 2: only CAP_SYS_PTRACE may attach", become
-    # Its files in /proc belong to root when the process is not dumpable: proc_pid(5).
-    if os.stat(f"/proc/{pid}/stat").st_uid != theirs.uids[1]:
+    if not _dumpable(pid, theirs):
         return (
             "it is not dumpable: set-uid, set by prctl(PR_SET_DUMPABLE, 0), or its program file"
             " cannot be read",
@@ -114,6 +113,14 @@ def _reason(pid: int) -> tuple[str, str]:
             " or let the target call prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY)",
         )
     return _module_reason(ours)
+
+
+def _dumpable(pid: int, status: procfs.Status) -> bool:
+    """Its files in /proc belong to root when the process is not: proc_pid(5)."""
+    try:
+        return os.stat(f"/proc/{pid}/stat").st_uid == status.uids[1]
+    except FileNotFoundError:
+        raise ProcessLookupError(f"no process {pid}") from None
 
 
 def _module_reason(ours: procfs.Status) -> tuple[str, str]:

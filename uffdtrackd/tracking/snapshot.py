@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from ..model.pageset import PageSet
 from ..model.region import Region, Tracking
 from ..native import scan
+from ..native.error import NativeError
 from ..native.layout import SHARED, WRITE, Layout
 from .object import View
 from .pinned import Pins
@@ -44,6 +45,8 @@ class Snapshot:
             )
             layout = Layout(maps)
             layout.refresh()
+            if not len(layout):
+                raise NativeError("reading maps", errno.ESRCH, pid)  # it is about to end
             limit = scan.limit(pagemap)
             refused = [one for one in _refused(tid, layout) if one.vma.end <= limit]
             self._space = space = Space(layout, refused, Judge(mem, tid), page_size, {})

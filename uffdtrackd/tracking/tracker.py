@@ -115,7 +115,16 @@ class Tracker:
         self._limit = limit = scan.limit(pagemap)
         # maps ends with [vsyscall], which is of no address space and no scan may touch.
         self._scannable = PageSet.from_ranges([(0, limit)], page_size)
+        self._pinned = Pinned(pid, tid, page_size)
         self._maps, self._mem, self._smaps = _open_files(tid)
+        try:
+            self._begin(pid, tid, uffd, earlier)
+        except BaseException:
+            Tracker.close(self)
+            raise
+
+    def _begin(self, pid: int, tid: int, uffd: int, earlier: Remembered | None) -> None:
+        pagemap, limit, page_size = self._pagemap, self._limit, self._page_size
         self._layout = Layout(self._maps)
         self._judge = Judge(self._mem, tid)
         self._registrar = Registrar(uffd, pagemap, limit, page_size, self._smaps)
@@ -123,7 +132,6 @@ class Tracker:
         self._huge = HugePages(pagemap, self._mem, page_size)
         self._pid, self._tid = pid, tid
         self._half: Half | None = None
-        self._pinned = Pinned(pid, tid, page_size)
         self._space: Space | None = None
         self._huge_sizes: dict[tuple[int, int], int] = {}
         self._known = Known(page_size)

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from ..model.errors import TargetGone, TimedOut, TrackError
 from ..model.pageset import PageSet
@@ -29,6 +30,7 @@ from ..native.kin import same_memory
 from . import procfs
 from .failure import translated
 from .follow import Follower
+from .identify import Identity
 from .member import Member, Permit, permit_all
 
 # A process in vfork() cannot be attached to until its child runs exec(): the others do not wait.
@@ -161,6 +163,9 @@ class Tree:
                 member = self._member(pid, start_time)
             except TargetGone:
                 continue
+            except TrackError as error:
+                self.untracked[pid] = error.message
+                continue
             if pid in known:
                 member.inherit(known[pid])
             if pid in self._earlier:
@@ -185,9 +190,7 @@ class Tree:
                 return freeze([self._first.pid], deadline=deadline, lease=lease)
         for pid in [pid for pid, one in self.members.items() if one.ended()]:
             self.drop(pid)
-        if not self.members:
-            raise TargetGone(f"process {self._first.pid} and all it left have ended")
-        some = next(iter(self.members.values())).identity()
+        some = self._somebody()
         with translated(some):
             frozen = freeze(list(self.members), deadline=deadline, lease=lease, follow=True)
         try:
@@ -221,6 +224,13 @@ class Tree:
                 if pid not in self.sharing:
                     self._add_frozen(pid, found[pid])
 
+    def _somebody(self) -> Identity:
+        """Whoever of the members is still there. Raises TargetGone."""
+        for member in self.members.values():
+            with suppress(TargetGone):
+                return member.identity()
+        raise TargetGone(f"process {self._first.pid} and all it left have ended")
+
     def _member(self, pid: int, start_time: int) -> Member:
         return Member(pid, start_time, self._page_size, self._permit, self._first.backend)
 
@@ -241,6 +251,9 @@ class Tree:
         except TrackError as error:
             member.close()
             self.untracked[member.pid] = error.message
+        except BaseException:
+            member.close()
+            raise
         else:
             self.members[member.pid] = member
 
