@@ -39,6 +39,8 @@ _MOST = 2 << 20
 _NO_FDS = (-1, -1, -1)
 _QUIET = (Means.NONE, 0)
 
+# What reading /proc says of a thread that has ended; a NativeError is of no finer class.
+_GONE = frozenset({errno.ENOENT, errno.ESRCH})
 # fdinfo of a ring tells nothing while its lock is held (io_uring/fdinfo.c tries it once).
 _TRIES = 20
 
@@ -108,7 +110,9 @@ class Pinned:
             return self._nothing, before
         try:
             means, pins = self._look() if seen is None else (seen[0], self._pins(*seen))
-        except (FileNotFoundError, ProcessLookupError):
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
             self.close()
             self._tid = self._live_thread()
             means, pins = self._look()
@@ -172,7 +176,10 @@ class Pinned:
 
     def _pinned_bytes(self) -> int:
         found = _PINNED.search(os.pread(self._status, 8192, 0))
-        return int(found[1]) << 10 if found else 0
+        if found is None:
+            # It has ended before its process: the others have the memory and the descriptors.
+            raise NativeError("reading VmPin", errno.ESRCH, self._tid)
+        return int(found[1]) << 10
 
     def _buffers(self) -> list[tuple[int, int]] | None:
         """Registered buffers of all rings that are open, in bytes; None if one does not tell."""

@@ -127,7 +127,10 @@ class Judge:
         return Untracked(vma, Tracking.ALWAYS, why, True)
 
     def _may_write(self, vma: Vma) -> bool:
-        return bool(vma.flags & WRITE) or "mw" in _vm_flags(self._tid, vma)
+        if vma.flags & WRITE:
+            return True
+        flags = _vm_flags(self._tid, vma)
+        return not flags or "mw" in flags
 
 
 def _vm_flags(tid: int, vma: Vma) -> Sequence[str]:

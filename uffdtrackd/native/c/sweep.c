@@ -71,7 +71,10 @@ static int is_settled(struct ut_sweep *sweep, struct ut_error *error)
 	return 1;
 }
 
-/* VmPin of proc_pid_status(5), in bytes; -1 where the process is gone. */
+/*
+ * VmPin of proc_pid_status(5), in bytes; -1 where the thread is gone, or has ended before
+ * its process: then it has no memory and no descriptors, and the others do.
+ */
 static int64_t pinned_bytes(int status)
 {
 	char text[8192], *line;
@@ -81,7 +84,7 @@ static int64_t pinned_bytes(int status)
 		return -1;
 	text[length] = 0;
 	line = strstr(text, "\nVmPin:");
-	return line ? strtoll(line + strlen("\nVmPin:"), NULL, 10) << 10 : 0;
+	return line ? strtoll(line + strlen("\nVmPin:"), NULL, 10) << 10 : -1;
 }
 
 static void look_around(struct ut_sweep *sweep)
