@@ -80,11 +80,20 @@ def test_pid_that_comes_back(family: Victim) -> None:
         for _ in range(3):
             tree.step()
         tree.final()
-        # And once more, met frozen.
-        family.ask(f"end {child}")
-        assert make(family, f"again {child}") == child
-        tree.final()
-        assert tree.pids == {family.pid, child}
+        # One that has nothing where its predecessor wrote, met running, and met frozen.
+        for _ in range(2):
+            family.ask(f"end {child}")
+            assert make(family, f"blank {child}") == child
+            tree.step()
+            tree.final()
+            family.ask(f"end {child}")
+            assert make(family, f"again {child}") == child
+            tree.step()
+            family.ask(f"end {child}")
+            assert make(family, f"blank {child}") == child
+            tree.final()
+            assert tree.pids == {family.pid, child}
+            assert not tree.iteration.exited
     family.finish()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,11 @@ from tests.live.row import Row
 from tests.live.test_rows_zaps import huge_mapping
 from tests.procfs import PAGE
 from tests.puppet import ANON, HUGE, MADV_DONTNEED, MAP_PRIVATE, MAP_SHARED
+from uffdtrackd.errors import TrackError
 from uffdtrackd.native.error import NativeError
 from uffdtrackd.tracking.known import Known
+from uffdtrackd.tracking.member import Member
+from uffdtrackd.tracking.shared import SharedPages
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
@@ -46,8 +50,23 @@ def test_row_30_untold_writes(row: Row) -> None:
     row.writes_are_seen(at, 64)
 
 
+def fails_when_another_does(row: Row) -> None:
+    """One iteration in which this process is done with and another one makes it fail."""
+    finish = Member.finish
+
+    def fail(member: Member, shared: SharedPages) -> None:
+        finish(member, shared)
+        raise TrackError("made to fail")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Member, "finish", fail)
+        with pytest.raises(TrackError, match="made to fail"):
+            row.session.iterate()
+
+
+@pytest.mark.parametrize("fails", [fails_to_tell, fails_when_another_does])
 @pytest.mark.parametrize("event", ["mapped over", "dropped", "unmapped"])
-def test_row_30_untold_losses(row: Row, event: str) -> None:
+def test_row_30_untold_losses(row: Row, event: str, fails: Callable[[Row], None]) -> None:
     at = row.puppet.alone(64)
     row.puppet.fill(at, 64)
     row.watch()
@@ -57,7 +76,7 @@ def test_row_30_untold_losses(row: Row, event: str) -> None:
         row.puppet.madvise(at, 64, MADV_DONTNEED)
     else:
         row.puppet.munmap(at, 64)
-    fails_to_tell(row)
+    fails(row)
     row.judge((at, 64))
 
 

@@ -3,6 +3,7 @@
  *
  *	child        -> PID   forks one that works
  *	again PID    -> PID   one that gets this pid, which is free; 0: not allowed
+ *	blank PID    -> PID   the same, but it gives its memory up and rests
  *	daemon       -> PID   forks twice and lets the middle one end: an orphan
  *	user UID     -> PID   one that becomes another user
  *	namespace    -> PID   one in a user namespace of its own
@@ -47,6 +48,15 @@ static int alone(void)
 	struct pollfd end = {.fd = life[0], .events = POLLIN};
 
 	return poll(&end, 1, 0) > 0;
+}
+
+__attribute__((noreturn)) static void wait_for_the_end(void)
+{
+	struct pollfd end = {.fd = life[0], .events = POLLIN};
+
+	close(life[1]);
+	poll(&end, 1, -1);
+	_exit(0);
 }
 
 static void scribble(int times)
@@ -131,7 +141,15 @@ static pid_t orphan(void)
 	return told();
 }
 
-static pid_t forked_as(pid_t wanted)
+/* Has nothing where others work, so that whatever is held of another is wrong. */
+__attribute__((noreturn)) static void rest(void)
+{
+	madvise(area, PAGES * PAGE, MADV_DONTNEED);
+	tell();
+	wait_for_the_end();
+}
+
+static pid_t forked_as(pid_t wanted, void (*then)(void))
 {
 	struct clone_args how = {
 		.exit_signal = SIGCHLD,
@@ -141,7 +159,7 @@ static pid_t forked_as(pid_t wanted)
 	long pid = syscall(SYS_clone3, &how, sizeof(how));
 
 	if (pid == 0)
-		work();
+		then();
 	return pid < 0 ? 0 : (pid_t)pid;
 }
 
@@ -245,13 +263,8 @@ static void *storm(void *most)
 				lasting = lasting && pid;
 			}
 			scribble(32);
-			if (lasting) {
-				struct pollfd end = {.fd = life[0], .events = POLLIN};
-
-				close(life[1]);
-				poll(&end, 1, -1);
-				_exit(0);
-			}
+			if (lasting)
+				wait_for_the_end();
 			usleep(3000);
 			while (wait(NULL) > 0)
 				;
@@ -279,7 +292,11 @@ static void obey(const char *line)
 		if (!(pid = forked()))
 			work();
 	} else if (!strncmp(line, "again ", 6)) {
-		victim_say("%d", forked_as((pid_t)value));
+		victim_say("%d", forked_as((pid_t)value, work));
+		return;
+	} else if (!strncmp(line, "blank ", 6)) {
+		pid = forked_as((pid_t)value, rest);
+		victim_say("%d", pid ? told() : 0);
 		return;
 	} else if (!strcmp(line, "daemon")) {
 		pid = orphan();

@@ -38,7 +38,7 @@ class Keeper:
             found, known = member.remembered()
             members.append(found)
             parts[f"known.{pid}"] = known.runs
-        parts |= {f"earlier.{pid}": pages.runs for pid, pages in tree.earlier.items()}
+        parts |= {f"left.{pid}": pages.runs for pid, pages in tree.left.items()}
         parts |= {f"also.{name}": data for name, data in also.items()}
-        changing = {"group": tree.group, "exited": tree.exited, "members": members}
+        changing = {"group": tree.group, "members": members}
         self._file.write(number, {**self._fixed, **changing}, parts)

@@ -88,10 +88,10 @@ def _restore(state: State, fds: dict[str, int], deadline: float, permit: Permit)
             int(meta[name]) for name in ("pid", "start_time", "most_processes")
         )
         kept = [_Kept(one, state, page_size) for one in meta["members"]]
-        earlier = {
+        left = {
             int(name.partition(".")[2]): PageSet.from_runs(part, page_size)
             for name, part in state.parts.items()
-            if name.startswith("earlier.")
+            if name.startswith("left.")
         }
         if meta["page_size"] != page_size or follow not in FOLLOWS:
             raise ValueError("it is of another machine")
@@ -106,7 +106,7 @@ def _restore(state: State, fds: dict[str, int], deadline: float, permit: Permit)
         for one in kept:
             member = one.member(fds, page_size, backend, permit, state.collecting)
             if member is None:
-                earlier[one.pid] = earlier.get(one.pid, PageSet(page_size)) | one.known
+                left[one.pid] = left.get(one.pid, PageSet(page_size)) | one.known
                 continue
             members.append(member)
             complete &= member.tracked and not one.owed
@@ -120,7 +120,7 @@ def _restore(state: State, fds: dict[str, int], deadline: float, permit: Permit)
         for member in members:
             member.close(leave=True)
         raise
-    tree.resume(earlier)
+    tree.resume(left)
     if follow == "fork":
         tree.note(_ORPHANS)
     session = Session(

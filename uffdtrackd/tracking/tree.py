@@ -62,10 +62,10 @@ class Tree:
         self._deadline = min(deadline, _CHILD_DEADLINE)
         self._most = most
         self._permit = permit
-        self._exited: list[int] = []
         self._notes: list[str] = []
-        # What consumers hold of processes that have not been found yet: resume().
-        self._earlier: dict[int, PageSet] = {}
+        # What consumers hold of a pid whose process has ended, or has not been found again: who has
+        # the pid now takes it over, else they are told once that it ended.
+        self._left: dict[int, PageSet] = {}
 
     def status(self) -> list[str]:
         lines = [self._follower.status] if self._follower and self._follower.status else []
@@ -74,8 +74,10 @@ class Tree:
 
     def take_exited(self) -> tuple[int, ...]:
         """Members that ended since last asked; none that another process has the pid of."""
-        exited, self._exited = self._exited, []
-        return tuple(pid for pid in exited if pid not in self.members)
+        exited = tuple(pid for pid in self._left if pid not in self.untracked)
+        for pid in exited:
+            del self._left[pid]
+        return exited
 
     @classmethod
     def of_members(
@@ -98,25 +100,20 @@ class Tree:
             if pid in self.members:
                 self.members[pid].inherit(pages)
             elif self._follower is not None:
-                self._earlier[pid] = pages
+                self._left[pid] = pages
 
     def drop(self, pid: int) -> None:
         """A member has ended. Nobody is told of one that nobody ever heard of."""
         member = self.members.pop(pid)
         if member.reported:
-            self._exited.append(pid)
+            self._left[pid] = member.known
         member.close()
         self.untracked.pop(pid, None)
 
     @property
-    def earlier(self) -> dict[int, PageSet]:
-        """What consumers hold of processes that are not found yet."""
-        return dict(self._earlier)
-
-    @property
-    def exited(self) -> list[int]:
-        """Who ended and was not reported yet."""
-        return list(self._exited)
+    def left(self) -> dict[int, PageSet]:
+        """What consumers hold of processes that ended without their knowing, or were not found."""
+        return dict(self._left)
 
     @property
     def group(self) -> str:
@@ -147,10 +144,7 @@ class Tree:
         self.untracked.clear()
         if self._follower is None or frozen:
             return
-        before = {pid: one for pid, one in self.members.items() if one.ended()}
-        known = {pid: one.known for pid, one in before.items()}
-        for pid in before:
-            self.drop(pid)
+        self._drop_ended()
         found = self._follower.find(self.members)
         self.sharing = {pid: of for pid, of in self.sharing.items() if pid in found}
         self._share(found)
@@ -166,16 +160,7 @@ class Tree:
             except TrackError as error:
                 self.untracked[pid] = error.message
                 continue
-            if pid in known:
-                member.inherit(known[pid])
-            if pid in self._earlier:
-                member.inherit(self._earlier[pid])
             self._enlist(member)
-        self._exited += [pid for pid in self._earlier if pid not in found]
-        # Those that could not be attached to are tried again, with all that is held of them.
-        self._earlier = {
-            pid: pages for pid, pages in self._earlier.items() if pid in self.untracked
-        }
 
     def freeze(self, deadline: float, lease: float | None = None) -> Frozen:
         """Stops everybody, for `lease` seconds at most.
@@ -188,8 +173,7 @@ class Tree:
         if self._follower is None:
             with translated(self._first.identity()):
                 return freeze([self._first.pid], deadline=deadline, lease=lease)
-        for pid in [pid for pid, one in self.members.items() if one.ended()]:
-            self.drop(pid)
+        self._drop_ended()
         some = self._somebody()
         with translated(some):
             frozen = freeze(list(self.members), deadline=deadline, lease=lease, follow=True)
@@ -235,13 +219,18 @@ class Tree:
         return Member(pid, start_time, self._page_size, self._permit, self._first.backend)
 
     def _add_frozen(self, pid: int, start_time: int) -> None:
-        try:
-            self.members[pid] = self._member(pid, start_time)
-        except TargetGone:
-            return
-        if pid in self._earlier:
-            self.members[pid].inherit(self._earlier.pop(pid))
-        self.untracked.pop(pid, None)
+        with suppress(TargetGone):
+            self._add(self._member(pid, start_time))
+
+    def _add(self, member: Member) -> None:
+        self.members[member.pid] = member
+        if member.pid in self._left:
+            member.inherit(self._left.pop(member.pid))
+        self.untracked.pop(member.pid, None)
+
+    def _drop_ended(self) -> None:
+        for pid in [pid for pid, one in self.members.items() if one.ended()]:
+            self.drop(pid)
 
     def _enlist(self, member: Member) -> None:
         try:
@@ -255,7 +244,7 @@ class Tree:
             member.close()
             raise
         else:
-            self.members[member.pid] = member
+            self._add(member)
 
     def _share(self, found: dict[int, int]) -> None:
         """Finds those that run in the memory of their parent, or of a member."""
