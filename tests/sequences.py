@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import hypothesis
@@ -30,6 +28,7 @@ from hypothesis.stateful import (
 
 import uffdtrackd
 from tests import victim
+from tests.hugepool import huge_pages
 from tests.oracle import Oracle
 from tests.procfs import PAGE
 from tests.puppet import (
@@ -70,7 +69,6 @@ KINDS = ["anon", "anon", "shared", "memfd", "private memfd", "private memfd"]
 #: Pages in a huge one, and how many huge ones the family may come to need.
 PER_HUGE = HUGE // PAGE
 HUGE_PAGES = 24
-HUGE_SETTING = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 
 
 @dataclass
@@ -111,22 +109,6 @@ class Counts:
     iterations: int = 0
     compared: int = 0
     forked: int = 0
-
-
-@contextmanager
-def huge_pages() -> Iterator[bool]:
-    """Whether there are huge pages to map; the setting is put back."""
-    if not HUGE_SETTING.exists():
-        yield False
-        return
-    before = int(HUGE_SETTING.read_text())
-    try:
-        with suppress(OSError):
-            HUGE_SETTING.write_text(str(before + HUGE_PAGES))
-        yield int(HUGE_SETTING.read_text()) >= before + HUGE_PAGES
-    finally:
-        with suppress(OSError):
-            HUGE_SETTING.write_text(str(before))
 
 
 class Sequences(RuleBasedStateMachine):
@@ -440,7 +422,7 @@ def run(
     shrink: make what fails small, which takes minutes; else the first is raised as it was.
     attach: what makes the session of each.
     """
-    with huge_pages() as some:
+    with huge_pages(HUGE_PAGES) as some:
         return _run(seed, examples, steps, shrink, attach, some)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import hugepool
 from tests.live.row import Row
 from tests.puppet import Puppet
 from tests.victim import Victim
@@ -30,18 +31,13 @@ def row(puppet: Puppet, request: pytest.FixtureRequest) -> Iterator[Row]:
 
 @pytest.fixture
 def huge_pages() -> Iterator[None]:
-    """At least 12 free huge pages of 2 MiB; the setting is put back."""
-    setting = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
-    if not setting.exists():
+    """12 huge pages of 2 MiB more than there were."""
+    if not hugepool.SETTING.exists():
         pytest.skip("this kernel has no huge pages of 2 MiB")
-    before = int(setting.read_text())
-    try:
-        setting.write_text(str(before + 12))
-        if int(setting.read_text()) < before + 12:
+    with hugepool.huge_pages(12) as had:
+        if not had:
             pytest.skip("12 huge pages of 2 MiB cannot be had here: memory is too fragmented")
         yield
-    finally:
-        setting.write_text(str(before))
 
 
 @pytest.fixture
