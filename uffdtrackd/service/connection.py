@@ -4,10 +4,15 @@
                  ^                                                          |
                  | not read while much is queued                            v
                  +---------------------------------- queue --sendmsg--> writable
+    worker: finish() --sendmsg, if nothing is before it--> peer; else by the loop, as above
 
 asyncio's streams cannot carry descriptors, so this is on add_reader() and add_writer().
 The kernel ends a read after the message that carries descriptors, so they belong to the last frame
 of what was read. Those that nobody takes are closed with the frame's answer.
+
+Everything is for the loop's thread, but for finish() and later(): what a worker has done it sends
+itself, for to wake the loop for it costs more than to send it. A lock keeps the two apart; nobody
+waits while holding it.
 """
 
 from __future__ import annotations
@@ -15,9 +20,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 from array import array
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from ..model.errors import BadRequest, LimitReached, TrackError
 from . import wire
@@ -58,7 +65,11 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._frames = Frames(limits.frame_bytes)
         self._fds = FdSet(limits.fds)
+        # Of all that goes out, and of what says whether it may.
+        self._lock = threading.RLock()
         self._out: deque[tuple[memoryview, Reply]] = deque()
+        # Answers that workers left to the loop: what comes after them goes after them.
+        self._left = 0
         self._queued = 0
         self._progress = 0.0
         self._reading = False
@@ -105,6 +116,70 @@ class Connection:
         else:
             self._send(wire.response(call.msgid, reply.result), reply)
 
+    def call_begins(self) -> None:
+        """A call of this connection is in the hands of whoever serves it."""
+        with self._lock:
+            self.in_flight += 1
+
+    def call_ends(self) -> None:
+        """It is no more."""
+        with self._lock:
+            self.in_flight -= 1
+
+    def finish(self, call: Call, reply: Reply) -> None:
+        """answer() and call_ends() from any thread."""
+        with self._lock:
+            if (
+                call.msgid is None
+                or self._left
+                or self._out
+                or not self._open
+                or self._ending
+                or reply.weight > self._limits.queued_bytes
+            ):
+                self.later(partial(self.answer, call, reply), reply)
+                return
+            # Before it is sent: who has it may ask anew.
+            self.in_flight -= 1
+            data = wire.response(call.msgid, reply.result)
+            try:
+                sent = self._transmit(data, reply)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError:
+                reply.close()
+                self._post(self.close)
+                return
+            if sent == len(data):
+                return
+            self._progress = self._loop.time()
+            self._out.append((memoryview(data)[sent:], reply))
+            self._queued += reply.weight
+        self._post(self._writable)
+
+    def later(self, do: Callable[[], None], reply: Reply | None = None) -> None:
+        """Has the loop do what answers a call, and call_ends(); from any thread.
+
+        reply: is closed if the loop has ended.
+        """
+        with self._lock:
+            self._left += 1
+        if not self._post(partial(self._do_later, do)) and reply is not None:
+            reply.close()
+
+    def _do_later(self, do: Callable[[], None]) -> None:
+        with self._lock:
+            self._left -= 1
+            self.in_flight -= 1
+            do()
+
+    def _post(self, do: Callable[[], None]) -> bool:
+        try:
+            self._loop.call_soon_threadsafe(do)
+        except RuntimeError:
+            return False  # the loop has closed: nobody waits any more
+        return True
+
     def refuse(self, msgid: int | None, error: TrackError) -> None:
         """Sends an error: the answer to a request, or a notification if it belongs to none."""
         if isinstance(error, LimitReached) and self.on_limit is not None:
@@ -130,17 +205,18 @@ class Connection:
 
     def close(self) -> None:
         """At once. May be called twice."""
-        if not self._open:
-            return
-        self._open = False
-        self._pause_reading()
-        if self._writing:
-            self._loop.remove_writer(self._sock.fileno())
-        self._sock.close()
-        for _, reply in self._out:
-            reply.close()
-        self._out.clear()
-        self._queued = 0
+        with self._lock:
+            if not self._open:
+                return
+            self._open = False
+            self._pause_reading()
+            if self._writing:
+                self._loop.remove_writer(self._sock.fileno())
+            self._sock.close()
+            for _, reply in self._out:
+                reply.close()
+            self._out.clear()
+            self._queued = 0
         self._fds.close()
         self._wake()
         self._closed(self)
@@ -158,23 +234,36 @@ class Connection:
         except OSError:
             self.close()
             return
-        came = FdSet(self._limits.fds)
-        came.add(_rights(ancillary), cut=bool(flags & socket.MSG_CTRUNC))
         frames = self._frames.feed(data)
-        if not data or not frames:
-            self._fds.merge(came)
+        if len(frames) == 1 and not (ancillary or flags or self._fds or self._fds.overflow):
+            self._take(frames[0], FdSet())
         else:
-            sets = [self._fds, *(FdSet() for _ in frames[1:])]
-            self._fds = FdSet(self._limits.fds)
-            (self._fds if self._frames.partial else sets[-1]).merge(came)
-            for frame, fds in zip(frames, sets, strict=True):
-                self._take(frame, fds)
+            self._deal_out(frames, ancillary, cut=bool(flags & socket.MSG_CTRUNC))
         if not data:
             self.close()
         elif self._frames.broken:
             self._lost_step(self._frames.broken)
         elif self._queued > _HIGH:
             self._pause_reading()
+
+    def _deal_out(
+        self,
+        frames: list[Call | BadFrame],
+        ancillary: list[tuple[int, int, bytes]],
+        *,
+        cut: bool,
+    ) -> None:
+        """To each frame its descriptors."""
+        came = FdSet(self._limits.fds)
+        came.add(_rights(ancillary), cut=cut)
+        if not frames:
+            self._fds.merge(came)
+            return
+        sets = [self._fds, *(FdSet() for _ in frames[1:])]
+        self._fds = FdSet(self._limits.fds)
+        (self._fds if self._frames.partial else sets[-1]).merge(came)
+        for frame, fds in zip(frames, sets, strict=True):
+            self._take(frame, fds)
 
     def _lost_step(self, why: str) -> None:
         log.warning("pid %d of %s lost step: %s", self.peer.pid, self.peer.user, why)
@@ -222,24 +311,34 @@ class Connection:
                 reply.close()
             return
         reply = reply or Reply(b"", weight=len(data))
-        if not self._out:
-            self._progress = self._loop.time()
-        self._out.append((memoryview(data), reply))
-        self._queued += reply.weight
-        if not self._writing:
-            self._writable()
+        with self._lock:
+            if not self._out:
+                self._progress = self._loop.time()
+            self._out.append((memoryview(data), reply))
+            self._queued += reply.weight
+            if not self._writing:
+                self._writable()
+
+    def _transmit(self, data: bytes | memoryview, reply: Reply) -> int:
+        """How much of it went. Raises OSError."""
+        if not reply.fds:
+            return self._sock.send(data)
+        rights = array("i", reply.fds).tobytes()
+        sent = self._sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        # With the first byte the descriptors have gone.
+        reply.close()
+        return sent
 
     def _writable(self) -> None:
+        with self._lock:
+            if self._open:
+                self._write()
+
+    def _write(self) -> None:
         while self._out:
             data, reply = self._out[0]
             try:
-                if reply.fds:
-                    rights = array("i", reply.fds).tobytes()
-                    sent = self._sock.sendmsg(
-                        [data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
-                    )
-                else:
-                    sent = self._sock.send(data)
+                sent = self._transmit(data, reply)
             except (BlockingIOError, InterruptedError):
                 break
             except OSError as error:
@@ -247,8 +346,6 @@ class Connection:
                 self.close()
                 return
             self._progress = self._loop.time()
-            # With the first byte the descriptors have gone.
-            reply.close()
             if sent < len(data):
                 self._out[0] = (data[sent:], reply)
                 continue

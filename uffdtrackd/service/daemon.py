@@ -21,11 +21,10 @@ from collections.abc import Coroutine
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-from ..model.errors import ConnectionLost, LimitReached, NoSuchSession, NotPermitted, TrackError
+from ..model.errors import LimitReached, NoSuchSession, NotPermitted, TrackError
 from . import journal, messages, methods, protocol, schema
 from .connection import Connection
 from .crowd import Crowd
-from .delivery import Reply
 from .fdset import FdSet
 from .guest import Guest
 from .heartbeat import Heartbeat
@@ -151,7 +150,7 @@ class Daemon:
             connection.refuse(call.msgid, guest.refusal)
             connection.end()
             return
-        connection.in_flight += 1
+        connection.call_begins()
         self.requests += 1
         try:
             method = protocol.find(call.method)
@@ -160,28 +159,25 @@ class Daemon:
                 self._spawn(self._handle(guest, call, method.name, params, fds))
                 return
             job = methods.JOBS[method.name](self, guest, params)
-            future = job.held.worker.submit(partial(job.run, guest))
+            job.held.worker.hand(partial(self._do, job, guest, call, fds))
         except Exception as error:
             # Kept nowhere: an error holds all that was on the way to it.
             self._failed(guest, call, error)
         else:
-            future.add_done_callback(partial(self._done, guest, call, fds))
             return
         fds.close()
-        connection.in_flight -= 1
+        connection.call_ends()
 
-    def _done(self, guest: Guest, call: Call, fds: FdSet, future: asyncio.Future[Reply]) -> None:
-        """A job has been done."""
-        if future.cancelled():
-            error: BaseException | None = ConnectionLost("the daemon is stopping")
+    def _do(self, job: methods.Job, guest: Guest, call: Call, fds: FdSet) -> None:
+        """A job, in its worker's thread, which answers as well."""
+        try:
+            made = job.run(guest)
+        except BaseException as error:
+            fds.close()
+            guest.connection.later(partial(self._failed, guest, call, error))
         else:
-            error = future.exception()
-        if error is None:
-            guest.connection.answer(call, future.result())
-        else:
-            self._failed(guest, call, error)
-        fds.close()
-        guest.connection.in_flight -= 1
+            fds.close()
+            guest.connection.finish(call, made)
 
     async def _handle(
         self, guest: Guest, call: Call, name: str, params: methods.Params, fds: FdSet
@@ -194,7 +190,7 @@ class Daemon:
             guest.connection.answer(call, made)
         finally:
             fds.close()
-            guest.connection.in_flight -= 1
+            guest.connection.call_ends()
 
     def _limited(self, connection: Connection, error: LimitReached) -> None:
         peer = connection.peer

@@ -31,17 +31,27 @@ class Heartbeat:
     @contextmanager
     def working(self, what: str) -> Iterator[None]:
         """A piece of work of this thread; may be nested."""
-        me = threading.get_ident()
-        with self._lock:
-            self._work.setdefault(me, []).append((self._clock(), what))
+        self.begin(what)
         try:
             yield
         finally:
-            with self._lock:
-                self._work[me].pop()
-                if not self._work[me]:
-                    del self._work[me]
-            self.beat()
+            self.end()
+
+    def begin(self, what: str) -> None:
+        """As working(), for who calls end() for certain: with less to do around short work."""
+        me = threading.get_ident()
+        with self._lock:
+            self._work.setdefault(me, []).append((self._clock(), what))
+
+    def end(self) -> None:
+        me = threading.get_ident()
+        with self._lock:
+            stack = self._work[me]
+            stack.pop()
+            if stack:
+                stack[-1] = (self._clock(), stack[-1][1])
+            else:
+                del self._work[me]
 
     def watch(self, waiting: Callable[[], tuple[float, str] | None]) -> None:
         """Asks from now on since when (of time.monotonic) something waits, and for what."""

@@ -313,14 +313,15 @@ NOTIFICATIONS = (
 )
 
 
+_BY_NAME = {one.name: one for one in METHODS}
+
+
 def find(name: str) -> Method:
     """Raises UnknownMethod."""
-    for one in METHODS:
-        if one.name == name:
-            return one
-    raise UnknownMethod(
-        f"no method {name!r}", hint=f"known: {', '.join(one.name for one in METHODS)}"
-    )
+    try:
+        return _BY_NAME[name]
+    except KeyError:
+        raise UnknownMethod(f"no method {name!r}", hint=f"known: {', '.join(_BY_NAME)}") from None
 
 
 def describe() -> dict[str, Any]:

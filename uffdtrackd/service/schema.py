@@ -80,13 +80,14 @@ def check(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed(method: str, one: Param, value: Any) -> Any:
-    where = f"{method}: {one.name}"
     if one.kind == "str":
         if not isinstance(value, str) or len(value) > 256:
-            raise BadRequest(f"{where} must be a text")
+            raise BadRequest(f"{method}: {one.name} must be a text")
         if one.choices and value not in one.choices:
-            raise BadRequest(f"{where} must be one of {', '.join(one.choices)}, not {value!r}")
+            among = ", ".join(one.choices)
+            raise BadRequest(f"{method}: {one.name} must be one of {among}, not {value!r}")
         return value
+    where = f"{method}: {one.name}"
     if one.kind == "bool":
         if not isinstance(value, bool):
             raise BadRequest(f"{where} must be true or false")

@@ -15,7 +15,7 @@ Source: https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 
@@ -31,8 +31,7 @@ LONGEST_NAME = 64
 _MOST_ITEMS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One request (msgid is a number) or notification (msgid is None)."""
 
     msgid: int | None
@@ -86,7 +85,8 @@ class Frames:
         self._fed += len(data)
         try:
             self._unpacker.feed(data)
-            while not self.broken:
+            # To be told that there is no more costs as much as a frame.
+            while not self.broken and self._end < self._fed:
                 frame = self._unpacker.unpack()
                 self._end = self._unpacker.tell()
                 found.append(parse(frame))
@@ -132,6 +132,11 @@ def _named(method: str, params: Any) -> dict[str, Any]:
     named = params[0] if params else {}
     if not isinstance(named, dict):
         raise BadRequest(f"{method}: parameters are a map by name, not {_shown(named)}")
+    for key, value in named.items():
+        if not isinstance(key, str) or isinstance(value, list | dict):
+            break
+    else:
+        return named
     if _depth(named, DEEPEST) > DEEPEST:
         raise BadRequest(f"{method}: parameters are nested deeper than {DEEPEST}")
     # Keys that are no names are as unknown as any other.

@@ -10,12 +10,12 @@ own session waiting and no other. A thaw goes before everything that waits.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -68,6 +68,25 @@ class Worker:
     def submit(self, job: Callable[[], T], *, urgent: bool = False) -> asyncio.Future[T]:
         """Has the job done; urgent: before all others. A future that is cancelled is skipped."""
         future: asyncio.Future[T] = self._loop.create_future()
+        self._put(future, job, urgent=urgent)
+        return future
+
+    def hand(self, job: Callable[[], object]) -> None:
+        """Has the job done after those that wait; it tells by itself whoever waits for it."""
+        self._put(None, job)
+
+    def post(self, job: Callable[[], object]) -> None:
+        """As hand(), from any thread; not done if the worker has ended."""
+        with contextlib.suppress(Stopped):
+            self._put(None, job)
+
+    def _put(
+        self,
+        future: asyncio.Future[Any] | None,
+        job: Callable[[], object],
+        *,
+        urgent: bool = False,
+    ) -> None:
         with self._lock:
             if self.stopping:
                 raise Stopped(f"{self._name} has ended")
@@ -81,17 +100,6 @@ class Worker:
                 self._thread = _started(self._run, self._name)
                 if self._heart is not None:
                     self._heart.watch(self._waiting_since)
-        self._tokens.put(None)
-        return future
-
-    def post(self, job: Callable[[], object]) -> None:
-        """Has the job done after those that wait; from any thread, nobody waits for it."""
-        with self._lock:
-            if self.stopping:
-                return
-            if not self._jobs and not self._began:
-                self._idle_since = time.monotonic()
-            self._jobs.append((None, job))
         self._tokens.put(None)
 
     async def run(self, job: Callable[[], T], *, urgent: bool = False) -> T:
@@ -127,8 +135,7 @@ class Worker:
                 continue
             self._began = time.monotonic()
             try:
-                with self._beating():
-                    result = job()
+                result = self._beating(job)
                 self._tell(_set_result, future, result)
                 del result
             except BaseException as error:
@@ -145,8 +152,14 @@ class Worker:
             return None
         return self._idle_since, f"{self._name}, which does not begin"
 
-    def _beating(self) -> AbstractContextManager[None]:
-        return self._heart.working(self._name) if self._heart else nullcontext()
+    def _beating(self, job: Callable[[], Any]) -> Any:
+        if self._heart is None:
+            return job()
+        self._heart.begin(self._name)
+        try:
+            return job()
+        finally:
+            self._heart.end()
 
     def _tell(
         self, how: Callable[..., None], future: asyncio.Future[Any] | None, value: Any

@@ -1,0 +1,201 @@
+"""A connection's answers: from the loop and from workers' threads, in order and whole."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from array import array
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import msgpack
+import pytest
+
+from uffdtrackd.service.connection import Connection
+from uffdtrackd.service.delivery import Reply, reply
+from uffdtrackd.service.fdset import FdSet
+from uffdtrackd.service.peer import Peer
+from uffdtrackd.service.settings import Limits
+from uffdtrackd.service.wire import Call
+
+PEER = Peer(os.getpid(), os.getuid(), frozenset())
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    ours, theirs = socket.socketpair()
+    theirs.settimeout(20)
+    with ours, theirs:
+        yield ours, theirs
+
+
+def _served(
+    sock: socket.socket, calls: list[Call], closed: Callable[[Connection], None] = lambda _: None
+) -> Connection:
+    def serve(connection: Connection, call: Call, fds: FdSet) -> None:
+        connection.call_begins()
+        calls.append(call)
+
+    return Connection(sock, PEER, Limits(), serve, closed)
+
+
+def _read(sock: socket.socket, count: int) -> list[list[object]]:
+    unpacker = msgpack.Unpacker(max_buffer_size=1 << 27)
+    found: list[list[object]] = []
+    while len(found) < count:
+        data = sock.recv(1 << 20)
+        assert data, "closed too early"
+        unpacker.feed(data)
+        found += list(unpacker)
+    return found
+
+
+def _call(number: int) -> Call:
+    return Call(number, "iterate", {})
+
+
+def test_a_thread_answers_without_the_loop(pair: tuple[socket.socket, socket.socket]) -> None:
+    async def main() -> None:
+        connection = _served(pair[0], [])
+        connection.call_begins()
+        thread = threading.Thread(target=connection.finish, args=(_call(7), reply("yes")))
+        thread.start()
+        thread.join()
+        # The loop has not turned since: whatever is there was sent by the thread.
+        assert _read(pair[1], 1) == [[1, 7, None, "yes"]]
+        assert connection.in_flight == 0
+        assert connection.queued == 0
+        connection.close()
+
+    asyncio.run(main())
+
+
+def test_a_descriptor_goes_along_and_is_closed(pair: tuple[socket.socket, socket.socket]) -> None:
+    async def main() -> None:
+        connection = _served(pair[0], [])
+        fd = os.memfd_create("answer")
+        os.write(fd, b"pages")
+        connection.call_begins()
+        await asyncio.to_thread(connection.finish, _call(1), Reply(b"\xc0", [fd]))
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)
+        _, ancillary, _, _ = pair[1].recvmsg(100, 100)
+        (got,) = array("i", ancillary[0][2])
+        assert os.pread(got, 9, 0) == b"pages"
+        os.close(got)
+        connection.close()
+
+    asyncio.run(main())
+
+
+def test_what_was_left_to_the_loop_goes_first(pair: tuple[socket.socket, socket.socket]) -> None:
+    async def main() -> None:
+        connection = _served(pair[0], [])
+
+        def work() -> None:
+            connection.later(partial(connection.answer, _call(1), reply("first")))
+            connection.finish(_call(2), reply("second"))
+
+        connection.call_begins()
+        connection.call_begins()
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        # Both were done before the loop could send the first.
+        await asyncio.sleep(0)
+        assert [one[3] for one in _read(pair[1], 2)] == ["first", "second"]
+        assert connection.in_flight == 0
+        connection.close()
+
+    asyncio.run(main())
+
+
+def test_all_come_whole_and_in_order_to_a_slow_reader(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    """More than the socket holds, and errors among them, which the loop sends."""
+    count, size = 60, 100_000
+
+    async def main() -> None:
+        connection = _served(pair[0], [])
+
+        def work() -> None:
+            for number in range(count):
+                connection.call_begins()
+                if number % 7 == 3:
+                    said = partial(connection.answer, _call(number), reply("late"))
+                    connection.later(said)
+                else:
+                    connection.finish(_call(number), reply(bytes([number]) * size))
+
+        with ThreadPoolExecutor() as pool:
+            loop = asyncio.get_running_loop()
+            worker = loop.run_in_executor(pool, work)
+            found = await loop.run_in_executor(pool, _read, pair[1], count)
+            await worker
+        assert [one[1] for one in found] == list(range(count))
+        for number, one in enumerate(found):
+            assert one[3] == ("late" if number % 7 == 3 else bytes([number]) * size)
+        assert connection.in_flight == 0
+        assert connection.queued == 0
+        connection.close()
+
+    asyncio.run(main())
+
+
+def test_nothing_is_sent_or_left_open_after_the_end(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    async def main() -> None:
+        ended: list[Connection] = []
+        connection = _served(pair[0], [], ended.append)
+        connection.call_begins()
+        connection.call_begins()
+        connection.close()
+        fd = os.memfd_create("answer")
+        await asyncio.to_thread(connection.finish, _call(1), Reply(b"\xc0", [fd]))
+        await asyncio.sleep(0)
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)
+        assert connection.in_flight == 1
+        assert ended == [connection]
+        assert pair[1].recv(100) == b""
+
+    asyncio.run(main())
+
+
+def test_a_peer_that_went_away_ends_the_connection(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    async def main() -> None:
+        ended = asyncio.Event()
+        connection = _served(pair[0], [], lambda _: ended.set())
+        connection.call_begins()
+        pair[1].close()
+        fd = os.memfd_create("answer")
+        await asyncio.to_thread(connection.finish, _call(1), Reply(b"\xc0", [fd]))
+        await asyncio.wait_for(ended.wait(), 20)
+        assert not connection.open
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)
+
+    asyncio.run(main())
+
+
+def test_an_answer_after_the_loop_has_closed_leaves_nothing_open(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    async def main() -> Connection:
+        connection = _served(pair[0], [])
+        connection.call_begins()
+        connection.close()
+        return connection
+
+    connection = asyncio.run(main())
+    fd = os.memfd_create("answer")
+    connection.finish(_call(1), Reply(b"\xc0", [fd]))
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
