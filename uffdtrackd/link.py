@@ -11,6 +11,7 @@ answer to come would be taken for that of the next request.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from array import array
@@ -26,7 +27,7 @@ SOCKET = "/run/uffdtrackd/control.sock"
 VARIABLE = "UFFDTRACKD_SOCKET"
 
 _CHUNK = 1 << 18
-_MOST_FDS = 16
+_RIGHTS = socket.CMSG_SPACE(16 * array("i").itemsize)
 # Longer than any answer the daemon gives: a stranger on the socket must not fill our memory.
 _LONGEST = 1 << 30
 # Notifications that nobody asked for; the oldest goes first.
@@ -57,6 +58,12 @@ class Link:
                     hint="become root or a member of the group uffdtrackd",
                 ) from error
             raise NoDaemon(f"no daemon listens on {path}: {error.strerror or error}") from error
+        # Waited for by poll(): a timeout of the socket's own is two system calls more each time.
+        self._sock.setblocking(False)
+        self._readable = select.poll()
+        self._readable.register(self._sock, select.POLLIN)
+        self._buffer = memoryview(bytearray(_CHUNK))
+        self._fed = 0
         self._unpacker = msgpack.Unpacker(
             raw=False, strict_map_key=False, max_buffer_size=_LONGEST, read_size=4096
         )
@@ -141,18 +148,32 @@ class Link:
 
     def _send(self, data: bytes, fds: Sequence[int]) -> None:
         sock = self._open()
+        rest: bytes | memoryview = data
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
         try:
-            if fds:
-                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))
-                sent = sock.sendmsg([data], [rights])
-                data = data[sent:]
-            sock.sendall(data)
+            while rest:
+                try:
+                    sent = sock.sendmsg([rest], rights) if rights else sock.send(rest)
+                except BlockingIOError:
+                    self._wait_for_room(sock)
+                    continue
+                if sent == len(rest):
+                    return
+                rest = memoryview(rest)[sent:]
+                # They went with the first byte.
+                rights = []
         except TimeoutError:
             raise self._broken("the daemon does not read what is sent to it") from None
         except OSError as error:
             # It may have said why before it closed.
             self._last_words()
             raise self._broken(error.strerror or str(error)) from error
+
+    def _wait_for_room(self, sock: socket.socket) -> None:
+        writable = select.poll()
+        writable.register(sock, select.POLLOUT)
+        if not _polled(writable, self.timeout):
+            raise TimeoutError
 
     def _last_words(self) -> None:
         try:
@@ -168,6 +189,9 @@ class Link:
     def _frame(self, until: float | None, *, fatal: bool = True) -> list[Any]:
         sock = self._open()
         while True:
+            # To be told by an exception that there is nothing costs as much as an answer.
+            if self._unpacker.tell() >= self._fed:
+                self._receive(sock, until, fatal)
             try:
                 frame = self._unpacker.unpack()
             except msgpack.OutOfData:
@@ -184,10 +208,13 @@ class Link:
         try:
             if left is not None and left <= 0:
                 raise TimeoutError
-            sock.settimeout(left)
-            data, ancillary, _, _ = sock.recvmsg(
-                _CHUNK, socket.CMSG_SPACE(_MOST_FDS * 4), socket.MSG_CMSG_CLOEXEC
+            if not _polled(self._readable, left):
+                raise TimeoutError
+            count, ancillary, _, _ = sock.recvmsg_into(
+                [self._buffer], _RIGHTS, socket.MSG_CMSG_CLOEXEC
             )
+        except BlockingIOError:
+            return
         except TimeoutError:
             if fatal:
                 self.close()
@@ -197,17 +224,15 @@ class Link:
             ) from None
         except OSError as error:
             raise self._broken(error.strerror or str(error)) from error
-        finally:
-            if sock.fileno() >= 0:
-                sock.settimeout(self.timeout)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds = array("i")
                 fds.frombytes(payload[: len(payload) // fds.itemsize * fds.itemsize])
                 self._fds.extend(fds)
-        if not data:
+        if not count:
             raise self._broken("the daemon closed the connection")
-        self._unpacker.feed(data)
+        self._unpacker.feed(self._buffer[:count])
+        self._fed += count
 
     def _open(self) -> socket.socket:
         if self._sock is None:
@@ -217,6 +242,11 @@ class Link:
     def _broken(self, why: str) -> ConnectionLost:
         self.close()
         return ConnectionLost(f"connection to {self.path}: {why}")
+
+
+def _polled(poll: select.poll, seconds: float | None) -> bool:
+    """Whether it found something. poll(2) takes milliseconds in an int."""
+    return bool(poll.poll(None if seconds is None else min(seconds * 1000, 0x7FFFFFFF)))
 
 
 def _is_answer(frame: Any) -> bool:

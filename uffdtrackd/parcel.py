@@ -1,7 +1,8 @@
 """What the daemon sent as an iteration, as page sets: ranges inline, or runs in a memfd.
 
     {"dirty": [[start, end], ...]}                   --from_ranges--> PageSet
-    {"dirty": {"offset", "count"}} + sealed memfd    --mmap-----> PageSet over the mapping
+    {"dirty": {"offset", "count"}} + sealed memfd    --mmap-----> PageSet over the mapping, or
+                                                                  what was read of a small one
 
 The mapping is read-only and the memfd sealed: nobody can change the pages under a set, and the
 mapping lives as long as the sets over it do.
@@ -19,6 +20,8 @@ from .model.pageset import PageSet
 from .model.region import Window
 
 SETS = ("dirty", "discarded", "always")
+# Bytes below which to read is cheaper than to map: a page fault for every 4096.
+_SMALL = 1 << 18
 
 
 @dataclass(slots=True)
@@ -57,8 +60,14 @@ def _mapped(found: dict[str, Any], fds: list[int]) -> memoryview | None:
         raise ValueError(f"format {memfd['format']!r} was not asked for")
     if not size:
         return memoryview(b"")
+    fd = fds[memfd["fd"]]
+    if 0 < size <= _SMALL:
+        data = os.pread(fd, size, 0)
+        if len(data) < size:
+            raise ValueError(f"the memfd has {len(data)} bytes, not {size}")
+        return memoryview(data)
     # Raises ValueError if the file is shorter: reading past its end would kill us.
-    return memoryview(mmap.mmap(fds[memfd["fd"]], size, prot=mmap.PROT_READ))
+    return memoryview(mmap.mmap(fd, size, prot=mmap.PROT_READ))
 
 
 def _pages(said: Any, view: memoryview | None, page_size: int) -> PageSet:
@@ -67,4 +76,6 @@ def _pages(said: Any, view: memoryview | None, page_size: int) -> PageSet:
     offset, length = said["offset"], 16 * said["count"]
     if offset % 8 or offset < 0 or length < 0 or offset + length > len(view):
         raise ValueError(f"{length} bytes at {offset} are not in the memfd")
+    if not length:
+        return PageSet(page_size)
     return PageSet.from_runs(view[offset : offset + length], page_size)

@@ -16,6 +16,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from .errors import UsageError
@@ -64,7 +65,10 @@ class PageSet:
         """
         pages = cls(page_size)
         try:
-            flat = array("Q", [border for start, end in ranges for border in (start, end)])
+            pairs = ranges if isinstance(ranges, list | tuple) else list(ranges)
+            if any(length != 2 for length in set(map(len, pairs))):
+                raise ValueError("one has not two borders")
+            flat = array("Q", list(chain.from_iterable(pairs)))
             pages._runs = operations.normalise(flat, page_size)
         except (ValueError, TypeError, OverflowError) as error:
             raise UsageError(f"not ranges of addresses: {error}") from error
