@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Protocol
 
-from tests.procfs import PAGE, Vma, idle_worker, read_maps, thread_states, vm_flags
+from tests.procfs import PAGE, Vma, idle_worker, read_maps, shown_by, thread_states, vm_flags
 from tests.shadow import Shadow
 from tests.truth import Difference, compare
 
@@ -179,7 +179,7 @@ class Oracle:
             for start, end in discarded:
                 shadow.drop(start, end)
             try:
-                mem = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
+                mem = os.open(shown_by(pid) / "mem", os.O_RDONLY | os.O_CLOEXEC)
             except (FileNotFoundError, ProcessLookupError):
                 continue  # it ended since: the next iteration says so
             try:

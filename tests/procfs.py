@@ -51,10 +51,24 @@ class Vma:
         return f"{self.start:x}-{self.end:x} {self.perms} {self.label or 'anonymous'}"
 
 
+def shown_by(pid: int) -> Path:
+    """Where /proc shows the memory of a process: not below its first thread if that has ended.
+
+    Raises FileNotFoundError or ProcessLookupError when it is gone.
+    """
+    states = thread_states(pid)
+    if states.get(pid, "Z") not in "ZX":
+        return Path(f"/proc/{pid}")
+    for tid, state in states.items():
+        if state not in "ZX":
+            return Path(f"/proc/{tid}")
+    raise ProcessLookupError(f"process {pid} has ended")
+
+
 def read_maps(pid: int) -> list[Vma]:
     """All mappings of a process. Raises FileNotFoundError or ProcessLookupError when it is gone."""
     found = []
-    for line in Path(f"/proc/{pid}/maps").read_text(errors="surrogateescape").splitlines():
+    for line in (shown_by(pid) / "maps").read_text(errors="surrogateescape").splitlines():
         span, perms, offset, device, inode, *label = line.split(maxsplit=5)
         start, end = span.split("-")
         major, minor = device.split(":")
@@ -76,7 +90,7 @@ def vm_flags(pid: int) -> dict[int, frozenset[str]]:
     """The VmFlags line of each mapping in /proc/PID/smaps, by start address."""
     found: dict[int, frozenset[str]] = {}
     start = 0
-    for line in Path(f"/proc/{pid}/smaps").read_text(errors="surrogateescape").splitlines():
+    for line in (shown_by(pid) / "smaps").read_text(errors="surrogateescape").splitlines():
         first, _, rest = line.partition(" ")
         if first == "VmFlags:":
             found[start] = frozenset(rest.split())
@@ -130,7 +144,8 @@ def open_backing(pid: int, vma: Vma) -> int:
 
     Raises OSError where the file cannot be opened again (sockets, rings, memfd_secret).
     """
-    return os.open(f"/proc/{pid}/map_files/{vma.start:x}-{vma.end:x}", os.O_RDONLY | os.O_CLOEXEC)
+    path = shown_by(pid) / "map_files" / f"{vma.start:x}-{vma.end:x}"
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def in_memory(file: int) -> bool:

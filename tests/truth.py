@@ -18,6 +18,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests import procfs
 from tests.procfs import PAGE, Vma
@@ -73,7 +74,8 @@ def _differences(
     maps: list[Vma],
     flags: Mapping[int, frozenset[str]],
 ) -> Iterator[Difference]:
-    with _opened(f"/proc/{pid}/mem") as mem, _opened(f"/proc/{pid}/pagemap") as pagemap:
+    shown = procfs.shown_by(pid)
+    with _opened(shown / "mem") as mem, _opened(shown / "pagemap") as pagemap:
         for vma in wanted:
             huge = "ht" in flags.get(vma.start, ())
             yield from _compare_vma(pid, shadow, vma, mem, pagemap, huge)
@@ -174,7 +176,7 @@ def _read_runs(
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[int]:
+def _opened(path: Path) -> Iterator[int]:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         yield fd

@@ -51,6 +51,24 @@ def test_children_of_before_and_of_after(family: Victim, kind: str) -> None:
     family.finish()
 
 
+def test_children_whose_first_threads_have_ended(family: Victim) -> None:
+    """Neither has memory where its pid is looked at; that is not the same memory."""
+    old = make(family, "headless")
+    with Followed(family.pid) as tree:
+        tree.step()
+        new = make(family, "headless")
+        tree.step()
+        assert tree.pids == {family.pid, old, new}
+        assert not tree.iteration.sharing
+        for _ in range(3):
+            tree.step()
+        newest = make(family, "headless")
+        tree.final()
+        assert tree.pids == {family.pid, old, new, newest}
+        assert not tree.iteration.sharing
+    family.finish()
+
+
 def test_exit_is_reported_once(family: Victim) -> None:
     child = make(family, "child")
     with Followed(family.pid) as tree:

@@ -20,9 +20,10 @@ from pathlib import Path
 import pytest
 
 from tests.live.row import Row
-from tests.procfs import PAGE
+from tests.procfs import PAGE, thread_states
 from tests.puppet import MAP_PRIVATE, MAP_SHARED, MREMAP_MAYMOVE, PROT_READ, RW, Puppet
 from tests.victim import ROOT
+from uffdtrackd.tracking import neighbours
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
@@ -112,6 +113,55 @@ def test_row_16_another_process_writes(row: Row, shared: Object) -> None:
     row.judge((at + 2 * PAGE, 4))
     child.fill(at, 16)
     row.judge((at, 16))
+
+
+#: Maps the memfd {fd} of process {pid}; then its first thread ends, and another writes for good.
+HEADLESS = """
+import ctypes, mmap, os, threading
+file = os.open("/proc/{pid}/fd/{fd}", os.O_RDWR)
+shown = mmap.mmap(file, {size})
+def write():
+    while os.read(0, 1):
+        shown[:] = os.urandom({size})
+        os.write(1, b"w")
+    os._exit(0)
+threading.Thread(target=write).start()
+os.write(1, b"r")
+ctypes.CDLL(None).syscall({exit}, 0)
+"""
+SYS_EXIT = {"x86_64": 60}.get(os.uname().machine, 93)
+
+
+def test_row_16_another_process_without_its_first_thread(row: Row) -> None:
+    """/proc/PID shows neither its mappings nor its descriptors: a thread that lives does."""
+    fd = row.puppet.memfd(16)
+    at = row.puppet.mmap(16, RW, MAP_SHARED, fd)
+    text = HEADLESS.format(pid=row.puppet.pid, fd=fd, size=16 * PAGE, exit=SYS_EXIT)
+    with subprocess.Popen(
+        [sys.executable, "-c", text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+    ) as other:
+        assert other.stdin is not None and other.stdout is not None
+        try:
+            assert other.stdout.read(1) == b"r"
+            while thread_states(other.pid)[other.pid] != "Z":
+                os.sched_yield()
+            row.puppet.close(fd)
+            row.puppet.fill(at, 16)
+            place = os.stat(f"/proc/{row.puppet.pid}/map_files/{at:x}-{at + 16 * PAGE:x}")
+            number = os.major(place.st_dev), os.minor(place.st_dev), place.st_ino
+            key = place.st_dev, place.st_ino
+            wanted = {key: neighbours.Wanted(number, None)}
+            for ours in ((), (other.pid,)):  # who maps it, and who has it open
+                found = neighbours.look(wanted, ours, row.puppet.pid, among=[other.pid])
+                assert str(other.pid) in found.get(key, ""), ours
+            row.watch()
+            must_be_always(row, at)
+            for _ in range(2):
+                other.stdin.write(b"w")
+                assert other.stdout.read(1) == b"w"
+                row.judge((at, 16))
+        finally:
+            other.kill()
 
 
 def test_row_16_another_process_comes_later(row: Row, shared: Object) -> None:

@@ -7,6 +7,7 @@
  *	daemon       -> PID   forks twice and lets the middle one end: an orphan
  *	user UID     -> PID   one that becomes another user
  *	namespace    -> PID   one in a user namespace of its own
+ *	headless     -> PID   one whose first thread has ended; another one works
  *	exec         -> PID   one that runs this program anew, in a mode that works
  *	vm           -> PID   clone(CLONE_VM): works in our memory
  *	vfork        -> PID   a thread waits in vfork() until the child is told ...
@@ -189,6 +190,27 @@ static pid_t other_namespace(void)
 	return told();
 }
 
+static void *works_on(void *leader)
+{
+	pthread_join(*(pthread_t *)leader, NULL);
+	tell();
+	work();
+}
+
+static pid_t headless(void)
+{
+	static pthread_t leader, other;
+	pid_t pid = forked();
+
+	if (!pid) {
+		leader = pthread_self();
+		if (pthread_create(&other, NULL, works_on, &leader))
+			_exit(1);
+		pthread_exit(NULL);
+	}
+	return told();
+}
+
 static pid_t executed(void)
 {
 	pid_t pid = forked();
@@ -304,6 +326,8 @@ static void obey(const char *line)
 		pid = other_user((uid_t)value);
 	} else if (!strcmp(line, "namespace")) {
 		pid = other_namespace();
+	} else if (!strcmp(line, "headless")) {
+		pid = headless();
 	} else if (!strcmp(line, "exec")) {
 		pid = executed();
 	} else if (!strcmp(line, "vm")) {

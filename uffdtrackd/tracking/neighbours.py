@@ -58,10 +58,11 @@ def look(
     for pid in _everybody() if among is None else among:
         users: dict[Place, str] = {}
         try:
-            mapped = set() if pid in tracked else _mapped(pid, wanted)
+            tid = _thread_of(pid)
+            mapped = set() if pid in tracked else _mapped(tid, wanted)
             users |= dict.fromkeys(mapped, f"shared with process {pid}")
             where = "the target" if pid == target else f"process {pid}"
-            users |= dict.fromkeys(_opened(pid, wanted), f"open in {where}")
+            users |= dict.fromkeys(_opened(tid, wanted), f"open in {where}")
         except OSError:
             # Not ours to look at; or one of its files is of a mount whose server has gone.
             why = f"process {pid}, which may share it, may not be examined"
@@ -96,6 +97,16 @@ def _possible(pid: int, wanted: Mapping[Place, Wanted]) -> list[Place]:
     return [
         place for place, one in wanted.items() if one.made is None or start + _TICKS >= one.made
     ]
+
+
+def _thread_of(pid: int) -> int:
+    """Who shows what a process maps and has open: the first thread, unless that has ended."""
+    try:
+        # One call for the many that have one thread, or are the kernel's (fs/proc/base.c).
+        several = os.stat(f"/proc/{pid}/task").st_nlink > 3
+        return procfs.live_thread(pid) if several else pid
+    except (FileNotFoundError, ProcessLookupError):
+        return pid
 
 
 def _opened(pid: int, wanted: Mapping[Place, object]) -> set[Place]:

@@ -144,6 +144,19 @@ def thread_stats(pid: int) -> list[Stat]:
     return stats
 
 
+def live_thread(pid: int) -> int:
+    """A thread that lives, the leader if it does: a dead one shows neither memory nor files.
+
+    Raises ProcessLookupError.
+    """
+    if not read_stat(pid).dead:
+        return pid
+    for stat in thread_stats(pid):
+        if not stat.dead:
+            return stat.tid
+    raise ProcessLookupError(f"no thread of process {pid} is left")
+
+
 def same_process(pid: int, start_time: int) -> Stat | None:
     """The leader's Stat if `pid` is still the process that started then, else None."""
     try:

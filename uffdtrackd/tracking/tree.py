@@ -278,7 +278,10 @@ class Tree:
 
 def _same(one: int, other: int) -> bool:
     try:
-        return same_memory(one, other)
-    except NativeError:
+        # The memory of a thread that has ended is none, and all those are the same to kcmp(2).
+        return same_memory(one, other) and same_memory(
+            procfs.live_thread(one), procfs.live_thread(other)
+        )
+    except (NativeError, ProcessLookupError):
         # One of them has gone, or may not be looked at: attaching will say which.
         return False
