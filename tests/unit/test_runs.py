@@ -46,6 +46,8 @@ def test_operations_are_those_of_sets(ops: ModuleType, a: set[int], b: set[int])
     assert ops.intersection(x, y).tolist() == runs_of(a & b).tolist()
     assert ops.difference(x, y).tolist() == runs_of(a - b).tolist()
     assert ops.equal(x, y) == (a == b)
+    assert ops.within(x, y) == (a <= b)
+    assert ops.within(ops.intersection(x, y), y)
     assert ops.total(x) == len(a) * PAGE
 
 
@@ -62,6 +64,9 @@ def test_a_few_runs_against_many(seed: int, spans: list[tuple[int, int]]) -> Non
         assert native_runs.union(a, b).tolist() == runs_of(left | right).tolist()
         assert native_runs.intersection(a, b).tolist() == runs_of(left & right).tolist()
         assert native_runs.difference(a, b).tolist() == runs_of(left - right).tolist()
+        assert native_runs.within(a, b) == (left <= right)
+    assert native_runs.within(runs_of(many & few), runs_of(many))
+    assert native_runs.within(runs_of(many & few), runs_of(few))
 
 
 @both

@@ -38,10 +38,11 @@ _bytes = bytes
 class PageSet:
     """Pages of one address space, all of one size.
 
-    `a | b`, `a & b`, `a - b` make new sets; operands with different page sizes raise UsageError
-    (compared by `==` they are different). `len()` counts pages, iteration gives byte ranges
-    (start, end), half-open, sorted, no two touching. `address in s` takes any byte address.
-    Addresses go up to 2^64 minus one page. Not hashable: equal sets may be large.
+    `a | b`, `a & b`, `a - b` make new sets, `a <= b` says whether all of a is in b; operands with
+    different page sizes raise UsageError (compared by `==` they are different). `len()` counts
+    pages, iteration gives byte ranges (start, end), half-open, sorted, no two touching.
+    `address in s` takes any byte address. Addresses go up to 2^64 minus one page. Not hashable:
+    equal sets may be large.
     """
 
     __slots__ = ("_bytes", "_page_size", "_runs")
@@ -156,6 +157,13 @@ class PageSet:
         if not isinstance(other, PageSet):
             return NotImplemented
         return self._page_size == other._page_size and operations.equal(self._runs, other._runs)
+
+    def __le__(self, other: PageSet) -> bool:
+        """Whether every page is in the other set too."""
+        if not isinstance(other, PageSet):
+            return NotImplemented
+        self._check(other)
+        return operations.within(self._runs, other._runs)
 
     __hash__ = None  # type: ignore[assignment]
 

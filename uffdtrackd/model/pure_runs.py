@@ -53,6 +53,11 @@ def difference(a: memoryview, b: memoryview) -> memoryview:
     return _sweep(a, b, _DIFFERENCE)
 
 
+def within(a: memoryview, b: memoryview) -> bool:
+    """Whether every page of a is in b."""
+    return not difference(a, b)
+
+
 def shifted(runs: memoryview, by: int) -> memoryview:
     """The same pages `by` bytes further on; by may be negative."""
     return memoryview(array("Q", [border + by for border in runs])).toreadonly()

@@ -76,6 +76,11 @@ def equal(a: memoryview, b: memoryview) -> bool:
     return bool(lib.ut_runs_equal(words(a), len(a) // 2, words(b), len(b) // 2))
 
 
+def within(a: memoryview, b: memoryview) -> bool:
+    """Whether every page of a is in b."""
+    return bool(lib.ut_runs_within(words(a), len(a) // 2, words(b), len(b) // 2))
+
+
 def total(runs: memoryview) -> int:
     """Bytes covered."""
     return int(lib.ut_runs_bytes(words(runs), len(runs) // 2))

@@ -93,6 +93,25 @@ class Sweep:
             raise raised(self._error)
         if result != lib.UT_SWEEP_DONE:
             return bool(result == lib.UT_SWEEP_CHANGED)
+        if not sweep.others:
+            # To find each of the lists empty costs more than to make the one that is not.
+            found = sweep.collected
+            dirty = as_runs(found.dirty, also)
+            return Swept(
+                Collected(
+                    dirty,
+                    EMPTY,
+                    EMPTY,
+                    found.calls,
+                    found.failed,
+                    found.spans,
+                    found.span_bytes,
+                ),
+                EMPTY,
+                EMPTY,
+                _MEANS.get(sweep.means),
+                sweep.pinned,
+            )
         return Swept(
             collected(sweep.collected, also),
             as_runs(sweep.reverted),

@@ -14,9 +14,9 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..model.errors import AlreadyFrozen, TargetExecuted, TargetGone, TrackError, UsageError
 from ..model.iteration import Iteration, ProcessPages
@@ -61,8 +61,7 @@ class Tracked(Protocol):
     def close(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class ConsumerFacts:
+class ConsumerFacts(NamedTuple):
     """delivered, acknowledged: numbers, -1 if none yet. pending_bytes: dirty."""
 
     name: str
@@ -71,8 +70,7 @@ class ConsumerFacts:
     pending_bytes: int
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """What a session has done so far. Sums are since its beginning.
 
     last: the head of the last iteration (`Iteration.head()`), None before the first.
@@ -95,7 +93,7 @@ class Facts:
     error: Mapping[str, Any] | None = None
     errors: int = 0
     ended: bool = False
-    consumers: tuple[ConsumerFacts, ...] = field(default=())
+    consumers: tuple[ConsumerFacts, ...] = ()
 
 
 class Held:
@@ -231,7 +229,7 @@ class Held:
             iteration = self.session.iterate()
         except TargetGone as error:
             if not isinstance(error, TargetExecuted):
-                self.facts = replace(self.facts, ended=True)
+                self.facts = self.facts._replace(ended=True)
             raise
         self._regions = {pid: one.load_regions for pid, one in iteration.processes.items()}
         self._always = {pid: one.always for pid, one in iteration.processes.items()}
@@ -316,7 +314,7 @@ class Held:
     def note_error(self, error: TrackError) -> None:
         """Shown by `status` until the next one."""
         said = error.to_map() | {"time_ns": time.time_ns()}
-        self.facts = replace(self.facts, error=said, errors=self.facts.errors + 1)
+        self.facts = self.facts._replace(error=said, errors=self.facts.errors + 1)
 
     @contextlib.contextmanager
     def _job(self, ended: bool = False) -> Iterator[None]:
@@ -335,8 +333,7 @@ class Held:
             raise
         finally:
             changed, self._changed = self._changed, {}
-            self.facts = replace(
-                self.facts,
+            self.facts = self.facts._replace(
                 **changed,
                 frozen=self._freeze is not None and self.session.is_frozen,
                 consumers=tuple(

@@ -21,7 +21,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -250,7 +250,7 @@ def put_back(held: Held, left: Left, parts: dict[str, bytes]) -> None:
         held.consumers.put_back(one, parts)
     held.made_ns = left.saved["made_ns"]
     facts = left.saved["facts"]
-    held.facts = replace(held.facts, **{name: facts[name] for name in _FACTS})
+    held.facts = held.facts._replace(**{name: facts[name] for name in _FACTS})
 
 
 def runtime_folder() -> Path | None:

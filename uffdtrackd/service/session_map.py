@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from .held import Held
@@ -27,7 +26,7 @@ def session_map(held: Held) -> dict[str, Any]:
         "status": list(facts.status),
         "dirty_bytes": facts.dirty_bytes,
         "rate": facts.rate,
-        "consumers": [asdict(one) for one in facts.consumers],
+        "consumers": [one._asdict() for one in facts.consumers],
         "last": facts.last,
         "log": held.log_path,
         "error": facts.error,

@@ -14,14 +14,16 @@ class Known:
     """
 
     def __init__(self, page_size: int) -> None:
-        self.pages = PageSet(page_size)
+        self._none = self.pages = PageSet(page_size)
 
     def __bool__(self) -> bool:
         return bool(self.pages)
 
     def update(self, dirty: PageSet, discarded: PageSet) -> PageSet:
         """Adds dirty, then takes discarded away; the two do not meet. Returns what is new."""
-        if fresh := dirty - self.pages:
+        fresh = self._none
+        if not dirty <= self.pages:
+            fresh = dirty - self.pages
             self.pages |= fresh
         if discarded:
             self.pages -= discarded

@@ -34,6 +34,7 @@ struct ut_sweep {
 	struct ut_collected collected;
 	struct ut_regions *reverted;
 	struct ut_regions *doubtful;
+	uint64_t others; /* regions in all of these lists but collected.dirty */
 
 	struct ut_regions *missing; /* scratch */
 };

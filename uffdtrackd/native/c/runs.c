@@ -146,6 +146,34 @@ uint64_t ut_runs_intersection(const uint64_t *a, uint64_t na, const uint64_t *b,
 	return combine(a, na, b, nb, out, BOTH);
 }
 
+int ut_runs_within(const uint64_t *a, uint64_t na, const uint64_t *b, uint64_t nb)
+{
+	uint64_t j = 0;
+
+	for (uint64_t i = 0; i < na; i++) {
+		uint64_t start = a[2 * i], end = a[2 * i + 1], step = 1, past;
+
+		/* The first run of b that ends no earlier: mostly this one, or near. */
+		while (j + step <= nb && b[2 * (j + step) - 1] < end) {
+			j += step;
+			step *= 2;
+		}
+		past = j + step < nb ? j + step : nb;
+		while (j < past) {
+			uint64_t middle = j + (past - j) / 2;
+
+			if (b[2 * middle + 1] < end)
+				j = middle + 1;
+			else
+				past = middle;
+		}
+		/* No two runs of b touch: it is in that one or not at all. */
+		if (j == nb || b[2 * j] > start)
+			return 0;
+	}
+	return 1;
+}
+
 int ut_runs_equal(const uint64_t *a, uint64_t na, const uint64_t *b, uint64_t nb)
 {
 	return na == nb && memcmp(a, b, na * 2 * sizeof(*a)) == 0;

@@ -117,6 +117,9 @@ int ut_sweep_run(struct ut_sweep *sweep, struct ut_error *error)
 	if (ut_find_reverted(sweep->pagemap, sweep->own, sweep->own_count,
 	                     sweep->swap_types, sweep->reverted, sweep->doubtful, error))
 		return -1;
+	sweep->others = sweep->collected.file->count + sweep->collected.discarded->count +
+	                sweep->collected.voids->count + sweep->reverted->count +
+	                sweep->doubtful->count;
 	look_around(sweep);
 	return UT_SWEEP_DONE;
 }
