@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from tests.live.tree import Followed, make, no_process_events
 from tests.victim import Victim
 from uffdtrackd.errors import TargetGone, TrackError
+from uffdtrackd.native import freeze
+from uffdtrackd.tracking import tree as tree_module
 
 pytestmark = pytest.mark.live
 
@@ -66,6 +69,47 @@ def test_children_whose_first_threads_have_ended(family: Victim) -> None:
         tree.final()
         assert tree.pids == {family.pid, old, new, newest}
         assert not tree.iteration.sharing
+    family.finish()
+
+
+def test_pid_that_comes_back_as_the_freeze_begins(
+    family: Victim, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After those who ended were dropped, before anybody stands still."""
+    child = make(family, "child")
+    stop = freeze.freeze
+
+    def late(*pids: Any, **how: Any) -> Any:
+        monkeypatch.setattr(tree_module, "freeze", stop)
+        family.ask(f"end {child}")
+        assert make(family, f"again {child}") == child
+        return stop(*pids, **how)
+
+    with Followed(family.pid) as tree:
+        for _ in range(3):
+            tree.step()
+        monkeypatch.setattr(tree_module, "freeze", late)
+        tree.final()
+        assert tree.pids == {family.pid, child}
+        assert not tree.iteration.exited
+        tree.step()
+        tree.final()
+        assert tree.pids == {family.pid, child}
+    family.finish()
+
+
+def test_what_a_freeze_drops_is_known(family: Victim) -> None:
+    """A session that goes on where this one ended still has to say that it ended."""
+    child = make(family, "child")
+    with Followed(family.pid) as tree:
+        tree.step()
+        family.ask(f"end {child}")
+        with tree.session.frozen():
+            pass
+        known = tree.session.known
+    with Followed(family.pid) as tree:
+        tree.session.resume(1, known)
+        assert tree.step().exited == (child,)
     family.finish()
 
 

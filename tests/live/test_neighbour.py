@@ -6,6 +6,7 @@ never reported, on Linux 6.18.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +15,9 @@ import uffdtrackd
 from tests.live.follow import follow
 from tests.victim import Victim
 from uffdtrackd import PageSet
+from uffdtrackd.errors import TrackError
+from uffdtrackd.native.error import NativeError
+from uffdtrackd.tracking import stale
 
 pytestmark = pytest.mark.live
 
@@ -39,6 +43,39 @@ def test_writes_after_a_neighbour_moved_in(spawn: Spawn) -> None:
             assert not listed()
             victim.ask(f"write {value + 100}")
             assert listed() == region, f"the second write after {move}"
+    victim.finish()
+
+
+@pytest.mark.both_backends
+def test_an_iteration_that_fails_between_registering_and_cleaning(
+    spawn: Spawn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bits that nobody stands behind are still there, and look like others."""
+    victim = spawn("neighbour")
+    start, end = (int(word, 16) for word in victim.ask("where").split())
+    region = PageSet.from_ranges([(start, end)])
+
+    def fail(*_: object) -> None:
+        raise NativeError("made to fail", errno.EIO)
+
+    with uffdtrackd.attach(victim.pid) as session:
+
+        def listed() -> PageSet:
+            return session.iterate().processes[victim.pid].dirty & region
+
+        for _ in range(3):
+            listed()
+        victim.ask("join")
+        victim.ask("write 2")
+        with monkeypatch.context() as patch:
+            patch.setattr(stale, "swallowed", fail)
+            with pytest.raises(TrackError):
+                session.iterate()
+        assert listed() == region
+        for value in range(3, 6):
+            assert not listed()
+            victim.ask(f"write {value}")
+            assert listed() == region, f"write {value}"
     victim.finish()
 
 

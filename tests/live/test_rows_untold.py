@@ -21,6 +21,9 @@ from tests.procfs import PAGE
 from tests.puppet import ANON, HUGE, MADV_DONTNEED, MAP_PRIVATE, MAP_SHARED
 from uffdtrackd.errors import TrackError
 from uffdtrackd.native.error import NativeError
+from uffdtrackd.tracking import session as session_module
+from uffdtrackd.tracking import sync as sync_module
+from uffdtrackd.tracking import tracker as tracker_module
 from uffdtrackd.tracking.known import Known
 from uffdtrackd.tracking.member import Member
 from uffdtrackd.tracking.shared import SharedPages
@@ -64,12 +67,53 @@ def fails_when_another_does(row: Row) -> None:
             row.session.iterate()
 
 
-@pytest.mark.parametrize("fails", [fails_to_tell, fails_when_another_does])
+def fails_twice(row: Row) -> None:
+    for _ in range(2):
+        fails_to_tell(row)
+
+
+def fails_at_the_very_end(row: Row) -> None:
+    """Everything was collected, nobody was told: as when Ctrl-C comes just then."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session_module, "Iteration", fail)
+        with pytest.raises(KeyboardInterrupt):
+            row.session.iterate()
+
+
+def fails_having_learnt(row: Row) -> None:
+    """What a consumer will hold is noted, and then it fails."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (tracker_module, sync_module):
+            patch.setattr(module, "Collection", fail)
+        with pytest.raises(MemoryError):
+            row.session.iterate()
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        fails_to_tell,
+        fails_when_another_does,
+        fails_twice,
+        fails_at_the_very_end,
+        fails_having_learnt,
+    ],
+)
 @pytest.mark.parametrize("event", ["mapped over", "dropped", "unmapped"])
 def test_row_30_untold_losses(row: Row, event: str, fails: Callable[[Row], None]) -> None:
-    at = row.puppet.alone(64)
+    at, written = row.puppet.alone(64), row.puppet.alone(8)
     row.puppet.fill(at, 64)
+    row.puppet.fill(written, 8)
     row.watch()
+    row.puppet.fill(written, 4)
     if event == "mapped over":
         row.puppet.mmap(64, at=at)
     elif event == "dropped":
@@ -77,7 +121,7 @@ def test_row_30_untold_losses(row: Row, event: str, fails: Callable[[Row], None]
     else:
         row.puppet.munmap(at, 64)
     fails(row)
-    row.judge((at, 64))
+    row.judge((at, 64), (written, 4))
 
 
 def test_row_30_untold_writes_to_a_private_file(row: Row, tmp_path: Path) -> None:

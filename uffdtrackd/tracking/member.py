@@ -78,7 +78,7 @@ class Member:
         self._tracker: Tracker | None = None
         self._memory: Memory | None = None
         self._held = PageSet(page_size)  # known, but not to the tracker
-        self._told_gone = self._held  # what the last collection said is not there any more
+        self._was_held = self._held  # before the last collection
         self._snapshot: Snapshot | None = None  # between gather() and finish()
         self._stopped_ns = 0
         self.reported = False  # in an iteration
@@ -182,15 +182,13 @@ class Member:
                 assert self._tracker is not None, "gather() first"
                 collection = self._tracker.finish(shared)
         self.reported = True
-        held = self._held
+        held = self._was_held = self._held
         self._held = PageSet(self._page_size) if snapshot is None else collection.dirty
-        collection = _with_discarded(collection, held)
-        self._told_gone = collection.discarded
-        return collection
+        return _with_discarded(collection, held)
 
     def relist(self) -> None:
         """What the last collection said was not told to anybody: the next one says everything."""
-        self._held |= self._told_gone
+        self._held |= self._was_held
         if self._tracker is not None:
             self._tracker.relist()
 

@@ -84,9 +84,11 @@ class Session:
 
     @property
     def known(self) -> Mapping[int, PageSet]:
-        """What a consumer of all iterations so far holds, by process."""
+        """What a consumer of all iterations so far holds, by process; also of one whose end it was
+        not told of yet."""
         with self._lock:
-            return {pid: one.known for pid, one in self._tree.members.items() if one.reported}
+            members = self._tree.members.items()
+            return self._tree.left | {pid: one.known for pid, one in members if one.reported}
 
     @property
     def status(self) -> list[str]:
@@ -107,34 +109,43 @@ class Session:
             if self._keeper is not None:
                 self._keeper.begin()
             self._tree.update(frozen=frozen)
-            collections = self._collect(frozen)
-            ended = time.monotonic_ns()
-            members = self._tree.members
-            stopped = sum(one.stopped_ns() for one in members.values())
-            holder = self._still_frozen()
-            if holder is not None:
-                stopped += ended - holder.stopped_at_ns
-            followed = self.follow != "none"
-            iteration = Iteration(
-                number=self._number,
-                frozen=holder is not None,
-                time_ns=time.time_ns(),
-                duration_ns=ended - began,
-                stopped_ns=stopped,
-                page_size=self.page_size,
-                processes={
-                    pid: ProcessPages(
-                        one.dirty, one.discarded, one.always, one.load_regions, one.windows
-                    )
-                    for pid, one in collections.items()
-                },
-                stats=_sum(collections),
-                exited=self._tree.take_exited() if followed else None,
-                sharing=dict(self._tree.sharing),
-                untracked=dict(self._tree.untracked),
-            )
+            try:
+                iteration = self._iteration(self._collect(frozen), began)
+            except BaseException:
+                # Nobody will hear of what was collected.
+                self._shared.relist()
+                for member in self._tree.members.values():
+                    member.relist()
+                raise
             self._number += 1
+            self._tree.forget(iteration.exited or ())
             return iteration
+
+    def _iteration(self, collections: dict[int, Collection], began: int) -> Iteration:
+        """began: CLOCK_MONOTONIC, in ns."""
+        ended = time.monotonic_ns()
+        stopped = sum(one.stopped_ns() for one in self._tree.members.values())
+        holder = self._still_frozen()
+        if holder is not None:
+            stopped += ended - holder.stopped_at_ns
+        return Iteration(
+            number=self._number,
+            frozen=holder is not None,
+            time_ns=time.time_ns(),
+            duration_ns=ended - began,
+            stopped_ns=stopped,
+            page_size=self.page_size,
+            processes={
+                pid: ProcessPages(
+                    one.dirty, one.discarded, one.always, one.load_regions, one.windows
+                )
+                for pid, one in collections.items()
+            },
+            stats=_sum(collections),
+            exited=self._tree.exited if self.follow != "none" else None,
+            sharing=dict(self._tree.sharing),
+            untracked=dict(self._tree.untracked),
+        )
 
     @contextmanager
     def frozen(self, deadline: float = 10.0, lease: float | None = None) -> Iterator[Session]:
@@ -292,26 +303,19 @@ class Session:
         tree = self._tree
         collections: dict[int, Collection] = {}
         views: dict[int, View] = {}
-        try:
-            for pid, member in list(tree.members.items()):
-                try:
-                    views[pid] = member.gather(self._deadline, frozen)
-                except TrackError as error:
-                    self._bear(error, pid, frozen)
-            answers = self._shared.settle(list(views.values()), tree.sharing)
-            for pid, answer in zip(views, answers, strict=True):
-                try:
-                    collections[pid] = tree.members[pid].finish(answer)
-                except TrackError as error:
-                    self._bear(error, pid, frozen)
-            if not collections and not tree.untracked:
-                raise TargetGone(f"process {self.pid} and all it left have ended", pid=self.pid)
-        except BaseException:
-            # Nobody will hear of what was collected.
-            self._shared.relist()
-            for pid in views.keys() & tree.members.keys():
-                tree.members[pid].relist()
-            raise
+        for pid, member in list(tree.members.items()):
+            try:
+                views[pid] = member.gather(self._deadline, frozen)
+            except TrackError as error:
+                self._bear(error, pid, frozen)
+        answers = self._shared.settle(list(views.values()), tree.sharing)
+        for pid, answer in zip(views, answers, strict=True):
+            try:
+                collections[pid] = tree.members[pid].finish(answer)
+            except TrackError as error:
+                self._bear(error, pid, frozen)
+        if not collections and not tree.untracked:
+            raise TargetGone(f"process {self.pid} and all it left have ended", pid=self.pid)
         return collections
 
     def _bear(self, error: TrackError, pid: int, frozen: bool) -> None:

@@ -112,6 +112,8 @@ class SyncTracker(Tracker):
     def _distrust(self) -> None:
         super()._distrust()
         self._everything = True
+        # It may have ended between a registration and the taking off of older bits.
+        self._unclean = self._scannable
 
     def _gather(self) -> tuple[Half, View]:
         everything, self._everything = self._everything, False
@@ -183,7 +185,7 @@ class SyncTracker(Tracker):
             missing |= self._sync_registrar.new_lines(self._layout)
             self._lines_moved = False
         moved = changed or bool(missing)
-        if missing:
+        if missing or self._unclean:
             swept = self._register(missing, swept)
         if moved or self._space is None:
             self._space = space = self._look_around()

@@ -141,6 +141,7 @@ class Tracker:
             self._layout, self._collector, pagemap, limit, swap_types=self._sees_swap_types
         )
         self._complete = True
+        self._taken = self._none  # off what is known, by the last iteration
         self._newly = PageSet(page_size)  # registered since the last iteration
         self._unsettled = False  # the layout moved during the last iteration
         self._blind = earlier is not None  # the collector does not know where pages are
@@ -155,13 +156,13 @@ class Tracker:
     @property
     def known(self) -> PageSet:
         """What a consumer of all iterations so far holds."""
-        return self._known.pages
+        return self._known.pages if self._complete else self._known.pages | self._taken
 
     @property
     def remembered(self) -> Remembered:
         """For a tracker that goes on where this one ends, between two iterations."""
         owed = not self._complete or bool(self._newly) or self._bits_may_lie()
-        return Remembered(self._known.pages, self._pinned.memory, owed)
+        return Remembered(self.known, self._pinned.memory, owed)
 
     def _bits_may_lie(self) -> bool:
         return self._registrar.settled is None
@@ -219,6 +220,8 @@ class Tracker:
 
     def _distrust(self) -> None:
         """What was found before was told to nobody: the next iteration finds all of it again."""
+        self._known.pages |= self._taken
+        self._unsettled = True
         self._registrar.distrust()
         self._huge.distrust()
 
@@ -294,6 +297,7 @@ class Tracker:
 
     def _learn(self, dirty: PageSet, discarded: PageSet, space: Space) -> None:
         """What a consumer holds from now on."""
+        self._taken = discarded
         if fresh := self._known.update(dirty, discarded):
             self._own_file_pages |= fresh & space.private_files
             # Mapped after maps was read: whoever unmaps it before the next reading is found out

@@ -19,7 +19,7 @@ cannot be stopped: such a child is left running until its parent is at rest.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from ..model.errors import TargetGone, TimedOut, TrackError
@@ -72,12 +72,15 @@ class Tree:
         lines += self._notes
         return lines + [f"process {pid}: {why}" for pid, why in self.untracked.items()]
 
-    def take_exited(self) -> tuple[int, ...]:
-        """Members that ended since last asked; none that another process has the pid of."""
-        exited = tuple(pid for pid in self._left if pid not in self.untracked)
+    @property
+    def exited(self) -> tuple[int, ...]:
+        """Members that ended and were not told of; none that another process has the pid of."""
+        return tuple(pid for pid in self._left if pid not in self.untracked)
+
+    def forget(self, exited: Iterable[int]) -> None:
+        """Readers were told that these ended."""
         for pid in exited:
-            del self._left[pid]
-        return exited
+            self._left.pop(pid, None)
 
     @classmethod
     def of_members(
@@ -104,9 +107,10 @@ class Tree:
 
     def drop(self, pid: int) -> None:
         """A member has ended. Nobody is told of one that nobody ever heard of."""
-        member = self.members.pop(pid)
+        member = self.members[pid]
         if member.reported:
             self._left[pid] = member.known
+        del self.members[pid]
         member.close()
         self.untracked.pop(pid, None)
 
@@ -187,6 +191,8 @@ class Tree:
 
     def _freeze_rest(self, frozen: Frozen, end: float) -> None:
         assert self._follower is not None
+        # Whoever has the pid of one that ended meanwhile is somebody new.
+        self._drop_ended()
         held = set(self.members)
         while found := self._follower.find(held, walk=True):
             self._check_number(len(held) + len(found))
@@ -223,9 +229,10 @@ class Tree:
             self._add(self._member(pid, start_time))
 
     def _add(self, member: Member) -> None:
-        self.members[member.pid] = member
         if member.pid in self._left:
-            member.inherit(self._left.pop(member.pid))
+            member.inherit(self._left[member.pid])
+        self.members[member.pid] = member
+        self._left.pop(member.pid, None)
         self.untracked.pop(member.pid, None)
 
     def _drop_ended(self) -> None:
