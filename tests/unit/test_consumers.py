@@ -17,6 +17,7 @@ from tests.unit.iterations import history, numbers
 from uffdtrackd.model.errors import LimitReached, UsageError
 from uffdtrackd.model.fold import fold
 from uffdtrackd.model.iteration import Iteration
+from uffdtrackd.service import consumers
 from uffdtrackd.service.consumers import MOST_SEGMENTS, Consumer, Consumers
 
 
@@ -121,6 +122,29 @@ def test_deliveries_that_nobody_acknowledges_take_no_more_and_more() -> None:
     assert said(one.peek()) == said(folded(parts))
     one.ack(parts[-1].number)
     assert one.peek() is None
+
+
+def test_no_memory_to_join_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = history(5, MOST_SEGMENTS + 1, pids=(10,))
+    one = ready(parts[0])
+    one.deliver()
+    for part in parts[1:-1]:
+        one.add(part)
+        one.deliver()
+    one.add(parts[-1])
+    folds: list[Iteration] = []
+
+    def fails_at_last(earlier: Iteration, later: Iteration) -> Iteration:
+        if len(folds) == MOST_SEGMENTS:
+            raise MemoryError
+        folds.append(fold(earlier, later))
+        return folds[-1]
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(consumers, "fold", fails_at_last)
+        one.deliver()
+    assert said(one.peek()) == said(folded(parts))
+    assert said(one.deliver()) == said(folded(parts))
 
 
 def test_who_cannot_be_told_starts_from_everything(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,14 @@ def test_a_pending_set_that_got_lost(
     assert BASE + 513 * PAGE not in session.holds
 
 
+def test_where_readers_may_hold_what_nobody_knows_of(held: Held, session: Session) -> None:
+    """The state of an earlier daemon was not the whole truth, not even of who its readers are."""
+    held.in_doubt = True
+    copy = pages(5, 4000)
+    for reader in ("first", "second"):
+        assert apply(copy, held.do_iterate(reader)) == session.holds
+
+
 def test_a_new_consumer_is_told_of_nothing_discarded(held: Held, session: Session) -> None:
     for _ in range(3):
         held.do_iterate("first")

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.fake_session import PAGE, iteration
 from uffdtrackd.service.consumers import Consumers
 from uffdtrackd.service.held import Facts, Held
-from uffdtrackd.service.keeper import Keeper, Kept
+from uffdtrackd.service.keeper import Keeper, Kept, put_back
 from uffdtrackd.tracking import statefile
 
 
@@ -225,6 +225,42 @@ def test_a_full_disk_is_told_once(
     monkeypatch.setattr(tracked, "keep", full)
     one.save()
     assert caplog.text.count("No space left") == 2
+
+
+@pytest.mark.parametrize("writes", [True, False])
+def test_what_was_told_and_could_not_be_written(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch, writes: bool
+) -> None:
+    """The next daemon does not know what its readers hold: all that is not there is discarded."""
+
+    def full(also: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    tracked = Tracked()
+    before = held(tracked)
+    reader = before.consumers.get_or_add("reader")
+    reader.reset(iteration(0))
+    reader.deliver()
+    one = Keeper(folder, store, {}).keep(before)
+    assert one is not None and tracked._file is not None
+    tracked._file.begin()  # as iterate() does
+    reader.add(iteration(1))
+    reader.deliver()
+    if not writes:
+        monkeypatch.setattr(tracked, "keep", full)
+    one.save()
+    (left,) = Keeper(folder, store, {}).left()
+    also = {
+        name.removeprefix("also."): part
+        for name, part in statefile.read(left.state).parts.items()
+    }
+    os.close(left.state)
+    after = cast(Held, SimpleNamespace(consumers=Consumers(4), facts=Facts(), in_doubt=False))
+    put_back(after, left, also)
+    found = after.consumers.find("reader")
+    assert found.needs_full is after.in_doubt is not writes
+    assert found.delivered == int(writes)
+    assert (found.peek() is None) is not writes
 
 
 def test_a_store_that_takes_nothing(store: Store, folder: Path) -> None:

@@ -84,8 +84,9 @@ class Consumer:
             self._open = None
             self.delivered = self._closed[-1].number
             if len(self._closed) > MOST_SEGMENTS:
-                oldest = self._closed.popleft()
-                self._closed[0] = fold(oldest, self._closed[0])
+                joined = fold(self._closed[0], self._closed[1])
+                self._closed.popleft()
+                self._closed[0] = joined
         return whole
 
     def peek(self) -> Iteration | None:

@@ -116,6 +116,8 @@ class Held:
         self.on_close: Callable[[], None] | None = None
         # What keeps it over a restart of the daemon, None if nothing does.
         self.kept: Kept | None = None
+        # Whether readers, also those that are new to us, may hold what nobody knows of.
+        self.in_doubt = False
         self._consumers = Consumers(most_consumers)
         self._regions: dict[int, Callable[[], Sequence[Region]]] = {}
         self._always: dict[int, PageSet] = {}
@@ -231,13 +233,14 @@ class Held:
             if not isinstance(error, TargetExecuted):
                 self.facts = self.facts._replace(ended=True)
             raise
-        self._regions = {pid: one.load_regions for pid, one in iteration.processes.items()}
-        self._always = {pid: one.always for pid, one in iteration.processes.items()}
-        self._windows = {pid: one.windows for pid, one in iteration.processes.items()}
         try:
+            self._regions = {pid: one.load_regions for pid, one in iteration.processes.items()}
+            self._always = {pid: one.always for pid, one in iteration.processes.items()}
+            self._windows = {pid: one.windows for pid, one in iteration.processes.items()}
             for one in self._consumers:
                 if one.needs_full:
-                    one.reset(self._everything(iteration, again=one.delivered >= 0))
+                    again = one.delivered >= 0 or self.in_doubt
+                    one.reset(self._everything(iteration, again=again))
                 else:
                     one.add(iteration)
         except BaseException:
@@ -258,7 +261,7 @@ class Held:
         again: for a reader that holds something already, nobody knows what any more: whatever is
         not there is said to be discarded.
         """
-        if last.number == 0:
+        if last.number == 0 and not again:
             return last
         empty = PageSet(last.page_size)
         rest = PageSet.from_ranges([(0, _ADDRESSES)], last.page_size) if again else empty

@@ -68,6 +68,7 @@ class Left:
 
     state: an open file. descriptors: those that the store had, by their names in the session. Both
     belong to whoever restores the session.
+    collecting: an iteration came after the state, told or not (see tracking.statefile).
     """
 
     name: str
@@ -76,6 +77,7 @@ class Left:
     state: int
     descriptors: dict[str, int]
     saved: dict[str, Any]
+    collecting: bool
 
 
 class Keeper:
@@ -142,7 +144,8 @@ class Keeper:
             if saved["version"] != VERSION:
                 raise ValueError(f"version {saved['version']}, not {VERSION}")
             owner, pid = int(saved["owner"]), int(found.meta["pid"])
-            return Left(path.name, owner, pid, state, self._given.pop(path.name, {}), saved)
+            given = self._given.pop(path.name, {})
+            return Left(path.name, owner, pid, state, given, saved, found.collecting)
         except BaseException:
             os.close(state)
             raise
@@ -248,6 +251,11 @@ def put_back(held: Held, left: Left, parts: dict[str, bytes]) -> None:
     """
     for one in left.saved["consumers"]:
         held.consumers.put_back(one, parts)
+    if left.collecting:
+        # Readers may have been told what could not be written, and hold pages that nobody knows.
+        held.in_doubt = True
+        for each in held.consumers:
+            each.forget()
     held.made_ns = left.saved["made_ns"]
     facts = left.saved["facts"]
     held.facts = held.facts._replace(**{name: facts[name] for name in _FACTS})
