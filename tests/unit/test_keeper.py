@@ -251,8 +251,7 @@ def test_what_was_told_and_could_not_be_written(
     one.save()
     (left,) = Keeper(folder, store, {}).left()
     also = {
-        name.removeprefix("also."): part
-        for name, part in statefile.read(left.state).parts.items()
+        name.removeprefix("also."): part for name, part in statefile.read(left.state).parts.items()
     }
     os.close(left.state)
     after = cast(Held, SimpleNamespace(consumers=Consumers(4), facts=Facts(), in_doubt=False))
