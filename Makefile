@@ -25,7 +25,7 @@ RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH" $(PY)
 
 # What the compiled module is made of. Python files need no rebuild: the install is editable.
 COMPILED := setup.py $(wildcard uffdtrackd/native/build*.py uffdtrackd/native/api/*.h \
-	uffdtrackd/native/c/*.[ch] parasite/*.[chS] parasite/*.lds parasite/arch/*)
+	uffdtrackd/native/c/*.[ch] uffdtrackd/native/helper/*.c parasite/*.[chS] parasite/*.lds parasite/arch/*)
 
 .PHONY: build
 build: $(VENV)/.built ## Make .venv with the package built inside; uffdtrack is in .venv/bin
@@ -103,7 +103,8 @@ soak-daemon: build ## Use one daemon for MINUTES=10: nothing of it grows, nothin
 .PHONY: clean
 clean: ## Remove everything that make made
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -f uffdtrackd/native/_native.c uffdtrackd/native/*.so uffdtrackd/_version.py
+	rm -f uffdtrackd/native/_native.c uffdtrackd/native/*.so uffdtrackd/native/uffd-inject
+	rm -f uffdtrackd/_version.py
 	find demo tests tools uffdtrackd -name __pycache__ -type d -prune -exec rm -rf {} + || true
 
 .PHONY: help

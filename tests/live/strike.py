@@ -1,8 +1,8 @@
 """Strikes at an injection: kills who does it, at a step, and finds what is left of it.
 
-pytest --fork--> tracker --clone--> injector        (tracker: dies by the fault)
+pytest --fork--> tracker --clone--> minder, injector    (tracker: dies by the fault)
   |                                    |
-  '-- subreaper: gets the orphan ------'   waits for its end, so that nothing is polled for
+  '-- subreaper: gets the orphans -----'   waits for their end, so that nothing is polled for
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.live.footprint import footprint, tracer
 from tests.victim import Victim
 from uffdtrackd.native.error import NativeError
-from uffdtrackd.native.inject import Fault, Injection, Method, inject
+from uffdtrackd.native.inject import HELPER, Fault, Injection, Method, inject
 
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _WALL = 0x40000000  # linux/wait.h
@@ -56,6 +56,7 @@ def bring(
     *,
     kernel_faults: bool = False,
     deadline: float = 10.0,
+    helper: Path | None = HELPER,
 ) -> Injection:
     """One injection in this process; the caller closes its userfaultfd. Raises NativeError."""
     with ExitStack() as stack:
@@ -75,6 +76,7 @@ def bring(
             kernel_faults=kernel_faults,
             method=method,
             fault=fault,
+            helper=helper,
         )
 
 
@@ -86,14 +88,17 @@ def injected(
     *,
     kernel_faults: bool = False,
     deadline: float = 10.0,
+    helper: Path | None = HELPER,
 ) -> Injection:
     """The same, its userfaultfd closed at once."""
-    found = bring(pid, tid, method, fault, kernel_faults=kernel_faults, deadline=deadline)
+    found = bring(
+        pid, tid, method, fault, kernel_faults=kernel_faults, deadline=deadline, helper=helper
+    )
     os.close(found.uffd)
     return found
 
 
-def strike(pid: int, tid: int, method: Method, fault: Fault) -> int:
+def strike(pid: int, tid: int, method: Method, fault: Fault, helper: Path | None = HELPER) -> int:
     """An injection in a process of its own; returns its wait status.
 
     Returns when that process and the injector that it started have ended.
@@ -105,7 +110,7 @@ def strike(pid: int, tid: int, method: Method, fault: Fault) -> int:
         if not child:
             code = 2
             try:
-                injected(pid, tid, method, fault)
+                injected(pid, tid, method, fault, helper=helper)
                 code = 0
             except NativeError:
                 code = 1

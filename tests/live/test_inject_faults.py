@@ -13,7 +13,7 @@ from tests.live.footprint import footprint, state, tracer
 from tests.live.strike import Watched, injected, killed, strike
 from tests.victim import Victim
 from uffdtrackd.native.error import NativeError
-from uffdtrackd.native.inject import Action, Calls, Fault, Method, Point
+from uffdtrackd.native.inject import HELPER, Action, Calls, Fault, Method, Point
 
 pytestmark = pytest.mark.live
 
@@ -22,7 +22,12 @@ Spawn = Callable[..., Victim]
 both = pytest.mark.parametrize(
     "method", [Method.CALL, Method.PARASITE], ids=lambda method: method.name.lower()
 )
-kinds = pytest.mark.parametrize("kind", ["spin", "epoll", "nanosleep"])
+# How a target waits, and whether the injector is a program or a fork of the tracker.
+kinds = pytest.mark.parametrize(
+    ("kind", "helper"),
+    [("spin", HELPER), ("epoll", HELPER), ("nanosleep", HELPER), ("nanosleep", None)],
+    ids=["spin", "epoll", "nanosleep", "forked"],
+)
 
 ONLY_PARASITE = {Point.MAPPED, Point.WRITTEN, Point.SOCKET, Point.SENT}
 POINTS = {
@@ -33,9 +38,11 @@ POINTS = {
 
 @kinds
 @both
-def test_every_call_may_fail_once(spawn: Spawn, kind: str, method: Method) -> None:
+def test_every_call_may_fail_once(
+    spawn: Spawn, kind: str, helper: Path | None, method: Method
+) -> None:
     target = Watched(spawn, kind)
-    counts = injected(target.pid, target.tid, method).calls
+    counts = injected(target.pid, target.tid, method, helper=helper).calls
     assert counts.tracer > 10 and counts.remote >= 2
     assert (counts.parasite > 0) == (method is Method.PARASITE)
     # A few more than a clean run makes: the way back after a failure has calls of its own.
@@ -45,7 +52,7 @@ def test_every_call_may_fail_once(spawn: Spawn, kind: str, method: Method) -> No
     failed = 0
     for fail in faults:
         try:
-            injected(target.pid, target.tid, method, Fault(fail=fail))
+            injected(target.pid, target.tid, method, Fault(fail=fail), helper=helper)
         except NativeError as error:
             failed += 1
             assert error.step, fail
@@ -58,11 +65,11 @@ def test_every_call_may_fail_once(spawn: Spawn, kind: str, method: Method) -> No
 
 @kinds
 @both
-def test_tracker_is_killed(spawn: Spawn, kind: str, method: Method) -> None:
+def test_tracker_is_killed(spawn: Spawn, kind: str, helper: Path | None, method: Method) -> None:
     """The injector is a process of its own and finishes what it began."""
     target = Watched(spawn, kind)
     for point in POINTS[method]:
-        status = strike(target.pid, target.tid, method, Fault(point, Action.KILL_TRACKER))
+        status = strike(target.pid, target.tid, method, Fault(point, Action.KILL_TRACKER), helper)
         assert killed(status), point
         assert target.before.differences(footprint(target.pid)) == [], point
         target.unharmed()

@@ -91,8 +91,17 @@ def test_wheel_fits_every_python(wheel: Path) -> None:
 def test_wheel_holds_what_is_needed_to_run(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = archive.namelist()
-    for needed in ("native/_native.abi3.so", "native/_native.pyi", "py.typed", "__init__.py"):
+        modes = {one.filename: one.external_attr >> 16 for one in archive.infolist()}
+    helper = "native/uffd-inject"
+    for needed in (
+        "native/_native.abi3.so",
+        helper,
+        "native/_native.pyi",
+        "py.typed",
+        "__init__.py",
+    ):
         assert f"uffdtrackd/{needed}" in held
+    assert modes[f"uffdtrackd/{helper}"] & 0o111 == 0o111, "a program"
     tops = {name.split("/")[0] for name in held if ".dist-info/" not in name}
     assert tops == {"uffdtrackd"}, "only the package is installed"
 

@@ -3,8 +3,10 @@
     native/api/*.h --+-- preprocessor lines dropped --> cffi cdef --+
                      |                                              +--> _native.abi3.so
     native/c/*.c ----+-- #include "api/x.h" ------------------------+
-                     ^
-    parasite/*.c --> one flat page of code --> build/parasite_blob.h
+         |           ^
+         |  parasite/*.c --> one flat page of code --> build/parasite_blob.h
+         v
+    native/helper/inject.c --> native/uffd-inject, a program (c/spawn.h says why)
 
 A header in api/ is at once the C declaration and the Python one, so the two cannot drift
 apart: it holds only what cffi's cdef() can parse (structs, enums, prototypes, plain integer
@@ -14,6 +16,7 @@ nothing is listed here.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import subprocess
@@ -57,6 +60,35 @@ PARASITE_CFLAGS = [
 PARASITE = ROOT / "parasite"
 BUILD = ROOT / "build"
 BLOB = BUILD / "parasite_blob.h"
+STAMP = BUILD / "injector_stamp.h"
+
+
+# What the injector consists of; whatever else it needed would fail to link.
+HELPER = HERE / "uffd-inject"
+HELPER_PARTS = (
+    "arch_x86_64 by_call by_parasite choose eintr error fault injector limits listing passing"
+    " place prepare remote stop strays window"
+)
+# All symbols bound at the start: none is to be looked for while a target is stopped.
+HELPER_LINK = ["-fPIE", "-pie", "-Wl,-z,relro,-z,now", "-Wl,--as-needed", "-s"]
+
+
+def build_helper() -> None:
+    """Compiles the program that injects, if it is stale."""
+    sources = [HERE / "helper/inject.c", *(HERE / f"c/{part}.c" for part in HELPER_PARTS.split())]
+    inputs = [*sources, *HERE.glob("c/*.h"), *HERE.glob("api/*.h"), BLOB, HERE / "build.py"]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(inputs))).hexdigest()
+    stamp = f"#pragma once\n/* Made by build.py. */\n#define UT_INJECTOR_STAMP 0x{digest[:16]}ULL\n"
+    if not STAMP.exists() or STAMP.read_text() != stamp:
+        STAMP.write_text(stamp)
+    inputs.append(STAMP)
+    if HELPER.exists() and HELPER.stat().st_mtime > max(p.stat().st_mtime for p in inputs):
+        return
+    cc = shlex.split(os.environ.get("CC", "cc"))
+    include = [f"-I{folder}" for folder in (HERE, PARASITE, BUILD)]
+    new = HELPER.with_suffix(".new")
+    subprocess.run([*cc, *CFLAGS, *include, *sources, *HELPER_LINK, "-o", new], check=True)
+    new.replace(HELPER)
 
 
 def build_parasite() -> None:
@@ -88,6 +120,7 @@ def declarations(header: Path) -> str:
 
 
 build_parasite()
+build_helper()
 headers = sorted((HERE / "api").glob("*.h"))
 sources = sorted((HERE / "c").glob("*.c"))
 
@@ -100,7 +133,7 @@ ffibuilder.set_source(
     # setuptools wants paths relative to the folder of setup.py.
     sources=[str(path.relative_to(ROOT)) for path in sources],
     include_dirs=["uffdtrackd/native", "parasite", "build"],
-    depends=[str(path.relative_to(ROOT)) for path in (*headers, *HERE.glob("c/*.h"), BLOB)],
+    depends=[str(path.relative_to(ROOT)) for path in (*headers, *HERE.glob("c/*.h"), BLOB, STAMP)],
     extra_compile_args=CFLAGS,
     py_limited_api=True,
 )

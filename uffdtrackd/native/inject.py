@@ -1,6 +1,6 @@
 """A userfaultfd for another process: the face of c/inject.c.
 
-    inject(pid, proc_fd, pidfd, device_fd) --> ut_inject() --> child --> one thread of the target
+    inject(pid, proc_fd, pidfd, device_fd) --> ut_inject() --> process --> one thread of the target
 
 The C side chooses a thread, stops it for some hundred microseconds, makes the target create a
 userfaultfd for its own address space, brings that descriptor here and puts the thread back.
@@ -8,11 +8,16 @@ userfaultfd for its own address space, brings that descriptor here and puts the 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import IntEnum
+from pathlib import Path
 
 from ._native import ffi, lib
 from .error import new_error, raised
+
+# Made by build.py.
+HELPER = Path(__file__).with_name("uffd-inject")
 
 
 class Method(IntEnum):
@@ -100,6 +105,7 @@ def inject(
     kernel_faults: bool = False,
     method: Method = Method.AUTO,
     fault: Fault | None = None,
+    helper: Path | None = HELPER,
 ) -> Injection:
     """Makes a userfaultfd for the process `pid` and brings it here.
 
@@ -108,6 +114,7 @@ def inject(
     tid: thread to use, 0 chooses. deadline: seconds to wait for a moment in which a thread can
     be stopped without harm. kernel_faults: it must deliver faults from kernel mode, which only a
     handler of synchronous faults needs; for an unprivileged target that takes the device.
+    helper: the program that does it; without one, or where it cannot, a fork of this process.
 
     Raises NativeError. Its step names the kernel call or what was waited for; ESRCH: the
     target ended, or another thread of it ran execve(2) just then. In every case the target is
@@ -133,7 +140,8 @@ def inject(
     )
     result = ffi.new("struct ut_inject_result *")
     error = new_error()
-    if lib.ut_inject(args, result, error) < 0:
+    program = ffi.NULL if helper is None else ffi.new("char[]", os.fsencode(helper))
+    if lib.ut_inject(args, program, result, error) < 0:
         raise raised(error)
     calls = result.calls
     return Injection(

@@ -117,7 +117,8 @@ struct ut_inject_result {
 
 /*
  * 0 and *result, or -1 and *error. The target is as it was in either case. Blocks the
- * calling thread, not more than deadline_ns while the target cannot be stopped.
+ * calling thread, not more than deadline_ns while the target cannot be stopped. helper:
+ * the program that does it; NULL: a fork of this process.
  */
-int ut_inject(const struct ut_inject_args *args, struct ut_inject_result *result,
-              struct ut_error *error);
+int ut_inject(const struct ut_inject_args *args, const char *helper,
+              struct ut_inject_result *result, struct ut_error *error);

@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -35,10 +36,13 @@ static void close_others(const int *keep, int count)
 	}
 }
 
-static void become_tracer(const char *name, const int *keep, int count)
+void ut_child_become(const char *name, const int *keep, int count)
 {
 	struct sigaction initial = {.sa_handler = SIG_DFL};
+	uint64_t all = ~(uint64_t)0;
 
+	/* Also the two that libc keeps for itself, and never blocks. */
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof(all));
 	setsid();
 	sigaction(SIGCHLD, &initial, NULL);
 	prctl(PR_SET_NAME, name);
@@ -64,7 +68,7 @@ pid_t ut_child_start(const char *name, int (*body)(void *), void *arg, const int
 	pid_t pid = (pid_t)syscall(SYS_clone, 0, NULL, NULL, NULL, 0);
 
 	if (pid == 0) {
-		become_tracer(name, keep, count);
+		ut_child_become(name, keep, count);
 		syscall(SYS_exit_group, body(arg));
 		__builtin_unreachable();
 	}

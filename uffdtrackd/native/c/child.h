@@ -6,9 +6,12 @@
  * SIGCHLDs would land in Python, and a daemon that is killed between two steps would
  * leave the target with our registers. So stopping and freezing are done in a child which
  * nothing but SIGKILL at itself can disturb. It is a copy of the daemon (not CLONE_VM:
- * the daemon may die under it) made by the bare clone system call, so no atfork handler
- * of libc or Python runs in it, and with no exit signal, so no SIGCHLD reaches Python and
- * no waitpid(-1) of Python's reaps it.
+ * the daemon may die under it, and when memory runs out all who share one are killed)
+ * made by the bare clone system call, so no atfork handler of libc or Python runs in it,
+ * and with no exit signal, so no SIGCHLD reaches Python and no waitpid(-1) of Python's
+ * reaps it.
+ *
+ * A copy costs time by the size of the daemon: spawn.h has a way without.
  *
  * body() must keep to what is safe after a fork of a process with threads: no malloc, no
  * stdio, no locks.
@@ -28,3 +31,6 @@ pid_t ut_child_start(const char *name, int (*body)(void *), void *arg, const int
 
 /* Waits for its end; the status as waitpid(2) gives it, or -1. */
 int ut_child_wait(pid_t pid, struct ut_error *error);
+
+/* What ut_child_start() does in the child; its signals are blocked already. */
+void ut_child_become(const char *name, const int *keep, int count);
