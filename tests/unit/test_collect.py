@@ -1,7 +1,8 @@
 """The collector, on memory of this very process: what it reports is what was written.
 
 The test makes a userfaultfd for itself, so nothing is attached to. The oracle is the list of
-pages that the test wrote.
+pages that the test wrote. Everything is done as on new kernels, and as on those whose scans say
+nothing of holes.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from uffdtrackd.model.pageset import PageSet
 from uffdtrackd.native import scan
 from uffdtrackd.native.collect import Collector
+from uffdtrackd.tracking.probe import works
 
 PAGE = 4096
 BLOCK = 2 << 20
@@ -52,22 +55,32 @@ class Arena:
         libc.munmap(ctypes.c_void_p(self._all), ctypes.c_size_t(self.size + BLOCK))
 
 
-@pytest.fixture
-def fds() -> Iterator[tuple[int, int]]:
-    """A userfaultfd for this process, and its pagemap."""
+class Fds(NamedTuple):
+    """A userfaultfd for this process, its pagemap, and how the kernel is taken to be."""
+
+    uffd: int
+    pagemap: int
+    silent_holes: bool
+
+
+@pytest.fixture(params=[False, True], ids=["holes are told", "silent holes"])
+def fds(request: pytest.FixtureRequest) -> Iterator[Fds]:
+    if not works("pagemap_scan"):
+        pytest.skip("this kernel has no PAGEMAP_SCAN")
+    if not request.param and not works("empty_huge_page"):
+        pytest.skip("scans of this kernel say nothing of holes")
     uffd = libc.syscall(SYS_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK | 1)
     assert uffd >= 0, "userfaultfd(UFFD_USER_MODE_ONLY) is needed, Linux 5.11"
     scan.enable_async(uffd)
     pagemap = os.open("/proc/self/pagemap", os.O_RDONLY)
-    yield uffd, pagemap
+    yield Fds(uffd, pagemap, request.param)
     os.close(uffd)
     os.close(pagemap)
 
 
-def tracked(fds: tuple[int, int], arena: Arena) -> Collector:
-    uffd, pagemap = fds
-    scan.register(uffd, arena.start, arena.start + arena.size)
-    return Collector(pagemap, scan.limit(pagemap))
+def tracked(fds: Fds, arena: Arena) -> Collector:
+    scan.register(fds.uffd, arena.start, arena.start + arena.size)
+    return Collector(fds.pagemap, scan.limit(fds.pagemap), fds.silent_holes)
 
 
 def pages(runs: memoryview, arena: Arena) -> list[int]:
@@ -85,7 +98,7 @@ def page_tables_kib() -> int:
     return int(next(line for line in status.splitlines() if "VmPTE" in line).split()[1])
 
 
-def test_reports_exactly_what_was_written(fds: tuple[int, int]) -> None:
+def test_reports_exactly_what_was_written(fds: Fds) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     draw = random.Random(seed)
@@ -102,7 +115,7 @@ def test_reports_exactly_what_was_written(fds: tuple[int, int]) -> None:
     arena.close()
 
 
-def test_many_runs_come_once_and_in_order(fds: tuple[int, int]) -> None:
+def test_many_runs_come_once_and_in_order(fds: Fds) -> None:
     # The kernel's walk_end is behind where it stopped after such a walk: see native/c/scan.c.
     arena = Arena(64)
     count = arena.size // PAGE
@@ -114,7 +127,7 @@ def test_many_runs_come_once_and_in_order(fds: tuple[int, int]) -> None:
     arena.close()
 
 
-def test_untouched_memory_costs_no_page_tables(fds: tuple[int, int]) -> None:
+def test_untouched_memory_costs_no_page_tables(fds: Fds) -> None:
     arena = Arena(8192)  # 16 GiB of address space: 32 MiB of page tables if it were protected
     collector = tracked(fds, arena)
     for block in (0, 4000, 8191):
@@ -128,7 +141,7 @@ def test_untouched_memory_costs_no_page_tables(fds: tuple[int, int]) -> None:
     arena.close()
 
 
-def test_reading_is_not_writing(fds: tuple[int, int]) -> None:
+def test_reading_is_not_writing(fds: Fds) -> None:
     arena = Arena(2)
     collector = tracked(fds, arena)
     arena.write(3)
@@ -139,7 +152,7 @@ def test_reading_is_not_writing(fds: tuple[int, int]) -> None:
     arena.close()
 
 
-def test_emptied_blocks_are_discarded_and_come_back(fds: tuple[int, int]) -> None:
+def test_emptied_blocks_are_discarded_and_come_back(fds: Fds) -> None:
     arena = Arena(6)
     collector = tracked(fds, arena)
     for page in range(6 * 512):
@@ -159,7 +172,7 @@ def test_emptied_blocks_are_discarded_and_come_back(fds: tuple[int, int]) -> Non
     arena.close()
 
 
-def test_emptied_pages_read_as_nothing(fds: tuple[int, int]) -> None:
+def test_emptied_pages_read_as_nothing(fds: Fds) -> None:
     arena = Arena(1)
     collector = tracked(fds, arena)
     for page in range(512):
@@ -170,7 +183,7 @@ def test_emptied_pages_read_as_nothing(fds: tuple[int, int]) -> None:
     arena.close()
 
 
-def test_clean_pages_of_a_file_are_told_apart(fds: tuple[int, int], tmp_path: Path) -> None:
+def test_clean_pages_of_a_file_are_told_apart(fds: Fds, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"x" * 3 * BLOCK)
     with path.open("rb") as file:
@@ -188,7 +201,7 @@ def test_clean_pages_of_a_file_are_told_apart(fds: tuple[int, int], tmp_path: Pa
     arena.close()
 
 
-def test_excluded_ranges_are_left_alone(fds: tuple[int, int]) -> None:
+def test_excluded_ranges_are_left_alone(fds: Fds) -> None:
     arena = Arena(3)
     collector = tracked(fds, arena)
     middle = arena.start + BLOCK
@@ -199,13 +212,13 @@ def test_excluded_ranges_are_left_alone(fds: tuple[int, int]) -> None:
     arena.close()
 
 
-def test_a_failed_call_makes_its_range_dirty(fds: tuple[int, int]) -> None:
+def test_a_failed_call_makes_its_range_dirty(fds: Fds) -> None:
     arena = Arena(2)
     collector = tracked(fds, arena)
     for page in range(1024):
         arena.write(page)
     collector.collect()
-    _, pagemap = fds
+    pagemap = fds.pagemap
     kept = os.dup(pagemap)
     with open("/dev/null") as null:
         os.dup2(null.fileno(), pagemap)  # PAGEMAP_SCAN: ENOTTY
@@ -219,7 +232,7 @@ def test_a_failed_call_makes_its_range_dirty(fds: tuple[int, int]) -> None:
     arena.close()
 
 
-def test_forgotten_blocks_are_found_again(fds: tuple[int, int]) -> None:
+def test_forgotten_blocks_are_found_again(fds: Fds) -> None:
     arena = Arena(4)
     collector = tracked(fds, arena)
     for page in range(0, 2048, 3):

@@ -36,11 +36,13 @@
  * Kernels before 6.12.103 and 6.18.44 report nothing where there is no page table
  * at all, as after MADV_DONTNEED of a huge page: there, every block of the spans is
  * looked at (silent_holes). What is found empty is not protected, and need not be.
+ * Nor does step 2 see any hole there; holes.h has what is done instead.
  */
 #include <errno.h>
 #include <stdlib.h>
 
 #include "emptied.h"
+#include "holes.h"
 #include "api/collect.h"
 
 /*
@@ -65,6 +67,7 @@ struct ut_collector {
 	struct ut_regions discarded;
 	struct ut_regions voids; /* more of discarded, in silence */
 	struct ut_regions found; /* scratch */
+	struct ut_regions late;  /* scratch */
 	struct spans pieces;     /* scratch */
 	int silent_holes;
 	uint64_t calls;
@@ -119,6 +122,7 @@ void ut_collector_free(struct ut_collector *c)
 	free(c->discarded.data);
 	free(c->voids.data);
 	free(c->found.data);
+	free(c->late.data);
 	free(c->pieces.data);
 	free(c->emptied.scratch.data);
 	free(c);
@@ -219,7 +223,39 @@ static int collect_span(struct ut_collector *c, uint64_t start, uint64_t end,
 	return 0;
 }
 
-/* Steps 1 and 2 of the drawing above for a stretch of blocks. */
+/* Two lists of pages, each in order, into dirty and file. */
+static int tell(struct ut_collector *c, const struct ut_regions *one,
+                const struct ut_regions *two)
+{
+	for (uint64_t i = 0, j = 0; i < one->count || j < two->count;) {
+		int first = j == two->count ||
+		            (i < one->count && one->data[i].start <= two->data[j].start);
+		const struct page_region24 *page =
+			first ? &one->data[i++] : &two->data[j++];
+		int is_file = !!(page->categories & UT_PAGE_FILE);
+
+		if (regions_append(is_file ? &c->file : &c->dirty, page->start, page->end,
+		                   is_file ? 0 : UT_PAGE_WRITTEN))
+			return -1;
+	}
+	return 0;
+}
+
+/* Step 2 of the drawing above. Holes that stay unprotected are reported once too often,
+ * no more. */
+static int protect_holes(struct ut_collector *c, uint64_t start, uint64_t end,
+                         struct ut_error *error)
+{
+	int ret;
+
+	if (c->silent_holes)
+		return holes_protect(c->pagemap, start, end, &c->late, error);
+	ret = ut_scan_clear(c->pagemap, start, end, &ADOPT_HOLES, &c->late, error);
+	c->late.count = 0;
+	return ret && error->err == ESRCH ? -1 : 0;
+}
+
+/* Steps 1 and 2 for a stretch of blocks. */
 static int adopt(struct ut_collector *c, uint64_t start, uint64_t end,
                  struct ut_error *error)
 {
@@ -228,28 +264,15 @@ static int adopt(struct ut_collector *c, uint64_t start, uint64_t end,
 
 		c->calls += 2;
 		c->found.count = 0;
+		c->late.count = 0;
 		if (ut_scan_clear(c->pagemap, start, stop, &ADOPT_PAGES, &c->found,
-		                  error)) {
+		                  error) ||
+		    protect_holes(c, start, stop, error)) {
 			if (all_dirty(c, start, stop, error))
 				return -1;
-		} else {
-			for (uint64_t i = 0; i < c->found.count; i++) {
-				struct page_region24 *page = &c->found.data[i];
-				int is_file = !!(page->categories & UT_PAGE_FILE);
-
-				if (regions_append(is_file ? &c->file : &c->dirty,
-				                   page->start, page->end,
-				                   is_file ? 0 : UT_PAGE_WRITTEN))
-					return ut_fail(error, "collect", ENOMEM, 0, start,
-					               stop - start);
-			}
+		} else if (tell(c, &c->found, &c->late)) {
+			return ut_fail(error, "collect", ENOMEM, 0, start, stop - start);
 		}
-		c->found.count = 0;
-		/* Holes that stay unprotected are reported once too often, no more. */
-		if (ut_scan_clear(c->pagemap, start, stop, &ADOPT_HOLES, &c->found,
-		                  error) &&
-		    error->err == ESRCH)
-			return -1;
 		if (spans_append(&c->next, start, stop))
 			return ut_fail(error, "collect", ENOMEM, 0, start, stop - start);
 		start = stop;
