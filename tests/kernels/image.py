@@ -20,6 +20,7 @@ from pathlib import Path
 
 from tests import victim
 from tests.kernels.archive import Kernel
+from uffdtrackd.native import inject
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUSYBOX = Path("/bin/busybox")
@@ -176,6 +177,7 @@ def _checkout(staging: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     files = [ROOT / name for name in done.stdout.split("\0") if name]
     files += (ROOT / "uffdtrackd" / "native").glob("*.so")
+    files.append(inject.HELPER)
     files.append(ROOT / "uffdtrackd" / "_version.py")
     files += [victim.build(name) for name in VICTIMS]
     for file in files:
