@@ -35,7 +35,8 @@ uint64_t ut_runs_intersection(const uint64_t *a, uint64_t na, const uint64_t *b,
 /* 1 if both hold the same pages. */
 int ut_runs_equal(const uint64_t *a, uint64_t na, const uint64_t *b, uint64_t nb);
 
-/* 1 if every page of a is in b. Linear in na, and in the logarithm of nb. */
+/* 1 if every page of a is in b. The smaller number of runs times the logarithm of the
+ * other. */
 int ut_runs_within(const uint64_t *a, uint64_t na, const uint64_t *b, uint64_t nb);
 
 /* The same pages `by` bytes further on, modulo 2^64. out holds n runs; it may be runs. */

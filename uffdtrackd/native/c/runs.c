@@ -146,30 +146,40 @@ uint64_t ut_runs_intersection(const uint64_t *a, uint64_t na, const uint64_t *b,
 	return combine(a, na, b, nb, out, BOTH);
 }
 
+/* The first run from `at` on that ends at or above `end`: mostly that one, or near. */
+static uint64_t first_ending(const uint64_t *runs, uint64_t n, uint64_t at, uint64_t end)
+{
+	uint64_t step = 1, past;
+
+	if (at < n && runs[2 * at + 1] >= end)
+		return at;
+	while (at + step <= n && runs[2 * (at + step) - 1] < end) {
+		at += step;
+		step *= 2;
+	}
+	past = at + step < n ? at + step : n;
+	while (at < past) {
+		uint64_t middle = at + (past - at) / 2;
+
+		if (runs[2 * middle + 1] < end)
+			at = middle + 1;
+		else
+			past = middle;
+	}
+	return at;
+}
+
 int ut_runs_within(const uint64_t *a, uint64_t na, const uint64_t *b, uint64_t nb)
 {
-	uint64_t j = 0;
+	uint64_t i = 0, j = 0;
 
-	for (uint64_t i = 0; i < na; i++) {
-		uint64_t start = a[2 * i], end = a[2 * i + 1], step = 1, past;
-
-		/* The first run of b that ends no earlier: mostly this one, or near. */
-		while (j + step <= nb && b[2 * (j + step) - 1] < end) {
-			j += step;
-			step *= 2;
-		}
-		past = j + step < nb ? j + step : nb;
-		while (j < past) {
-			uint64_t middle = j + (past - j) / 2;
-
-			if (b[2 * middle + 1] < end)
-				j = middle + 1;
-			else
-				past = middle;
-		}
-		/* No two runs of b touch: it is in that one or not at all. */
-		if (j == nb || b[2 * j] > start)
+	while (i < na) {
+		/* No two runs of b touch: the next of a is in this one or not at all. */
+		j = first_ending(b, nb, j, a[2 * i + 1]);
+		if (j == nb || b[2 * j] > a[2 * i])
 			return 0;
+		/* So are all of a that end no later. */
+		i = first_ending(a, na, i + 1, b[2 * j + 1] + 1);
 	}
 	return 1;
 }
