@@ -167,3 +167,5 @@ def test_every_error_comes_back_as_itself(kind: type[TrackError]) -> None:
 def test_an_error_that_is_not_known_is_one_all_the_same() -> None:
     assert type(from_map({"name": "uffdtrack.FromTheFuture", "message": "m"})) is TrackError
     assert type(from_map({})) is TrackError
+    assert from_map({"data": 7}).hint == ""
+    assert from_map({"data": {"pid": "one", "start": [1], "end": 5}}).pid is None

@@ -81,14 +81,17 @@ class TrackError(Exception):
 def from_map(found: Mapping[str, Any]) -> TrackError:
     """The error that to_map() made such a map of; a name that is not known here is a TrackError."""
     kinds = {f"uffdtrack.{kind.__name__}": kind for kind in tree()}
-    data = found.get("data") or {}
+    data = found.get("data")
+    if not isinstance(data, Mapping):
+        data = {}
+    numbers = {
+        key: value for key in ("pid", "start", "end") if isinstance(value := data.get(key), int)
+    }
     return kinds.get(str(found.get("name")), TrackError)(
         str(found.get("message", "")),
         hint=str(data.get("hint", "")),
-        pid=data.get("pid"),
-        start=data.get("start"),
-        end=data.get("end"),
         session=str(data.get("session", "")),
+        **numbers,
     )
 
 
