@@ -19,6 +19,7 @@ from tests.procfs import PAGE
 from tests.puppet import MADV_DONTNEED, MADV_REMOVE, MAP_ANONYMOUS, MAP_SHARED, RW, Puppet
 from tests.victim import Victim
 from uffdtrackd import PageSet
+from uffdtrackd.tracking import neighbours
 
 pytestmark = pytest.mark.live
 
@@ -346,6 +347,36 @@ def test_an_outsider_writes_once_more_and_ends(family: Family) -> None:
         first.fill(at, 1)
         tree.step()
         must_list(tree, family, 1)
+
+
+def test_an_outsider_forks_while_it_is_looked_at(
+    family: Family, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its child was not born when /proc was listed, and it has nothing left when it is seen."""
+    first, (one, two), at = family.first, family.children, family.at
+    end(two)
+    mapped = neighbours._mapped
+    born: list[Puppet] = []
+
+    def late(pid: int, wanted: Any) -> Any:
+        if pid == one.pid and not born:
+            born.append(one.agent("child"))
+            # What it faults in now moves mtime; what it writes later does not.
+            born[0].fill(at, PAGES)
+            one.munmap(at, PAGES)
+        return mapped(pid, wanted)
+
+    with Followed(first.pid, "none") as tree:
+        tree.step()
+        monkeypatch.setattr(neighbours, "_mapped", late)
+        for _ in range(20):
+            tree.step()
+        for page in range(3):
+            born[0].fill(at + page * PAGE, 1)
+            tree.final()
+        assert {region.reason for region in regions(tree, family)} == {
+            f"shared with process {born[0].pid}"
+        }
 
 
 def end(puppet: Puppet) -> None:

@@ -30,6 +30,8 @@ class Births:
         with suppress(OSError):  # then /proc/stat has to do
             self._connector = Connector()
         self._count = _forks_so_far()
+        # Read ahead by meanwhile(), for since(); None: some were lost.
+        self._read: list[tuple[int, int]] | None = []
 
     @property
     def exact(self) -> bool:
@@ -41,7 +43,7 @@ class Births:
         count, self._count = self._count, _forks_so_far()
         if self._connector is None:
             return Born(count < 0 or count != self._count, frozenset())
-        births = self._connector.births()
+        births, self._read = self._read_on(self._connector), []
         if births is None:
             return Born(True, frozenset())
         born: set[int] = set()
@@ -53,6 +55,17 @@ class Births:
         # clone(CLONE_PARENT) makes a child of the caller's parent; ours are known to be others.
         parents = {parent for parent, _ in births} - {os.getpid()}
         return Born(bool(parents & _parents(pids)), frozenset())
+
+    def meanwhile(self) -> frozenset[int] | None:
+        """Whoever was born, to anybody, since since() was last asked; None where nobody knows."""
+        if self._connector is None:
+            return None
+        self._read = self._read_on(self._connector)
+        return None if self._read is None else frozenset(child for _, child in self._read)
+
+    def _read_on(self, connector: Connector) -> list[tuple[int, int]] | None:
+        births = connector.births()
+        return None if births is None or self._read is None else self._read + births
 
     def close(self) -> None:
         """May be called twice."""

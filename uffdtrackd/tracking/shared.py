@@ -40,6 +40,8 @@ from .births import Births, Born
 from .neighbours import FIRST_LOOK_NS, LOOK_NS
 from .object import SharedObject, Verdict, View
 
+_TOO_FAST = "processes are born faster than they can be looked at"
+
 # While a fork server makes children faster than we can look, somebody new is always there.
 _LOOKS = 3
 
@@ -155,7 +157,8 @@ class SharedMemory:
             ours = pids | born.pids
             found = self._look(objects, ours, first)
             # Whoever was met may have been born a moment ago: then it is a child like others.
-            late = self._born(ours) if found else Born(False, frozenset())
+            ask = found or not (self._births and self._births.exact)
+            late = self._born(ours) if ask else Born(False, frozenset())
             born = Born(born.some or late.some, born.pids | late.pids)
             if not late.pids:
                 break
@@ -169,15 +172,38 @@ class SharedMemory:
         exact = self._births is not None and self._births.exact
         known = {name for name, one in objects.items() if exact and one.inherited and one.trusted}
         found: dict[str, str] = {}
+        # A child that could not be attached to, a member that is not one any more.
+        lost = self._family - ours
         for name in known:
-            # A child that could not be attached to, a member that is not one any more.
-            lost = self._family - ours
             found |= _look_around({name: objects[name]}, ours, first, LOOK_NS, lost)
         others = {name: one for name, one in objects.items() if name not in known}
         once = exact and any(one.inherited and one.looks < _LOOKS for one in others.values())
         for one in others.values():
             one.looks += 1
-        return found | _look_around(others, ours, first, FIRST_LOOK_NS if once else LOOK_NS)
+        found |= _look_around(others, ours, first, FIRST_LOOK_NS if once else LOOK_NS)
+        if exact:
+            asked = objects if lost else others
+            left = {name: one for name, one in asked.items() if name not in found}
+            found |= self._look_at_the_new(left, ours, first)
+        return found
+
+    def _look_at_the_new(
+        self, objects: Mapping[str, SharedObject], ours: set[int], first: int
+    ) -> dict[str, str]:
+        """The same of who was born to others during a look, and may have been in no list of it."""
+        assert self._births is not None
+        reasons: dict[str, str] = {}
+        seen = set(ours)
+        for _ in range(_LOOKS):
+            born = self._births.meanwhile()
+            if not objects or born is None:
+                break
+            if born <= seen:
+                return reasons
+            reasons |= _look_around(objects, ours, first, LOOK_NS, born - seen)
+            seen |= born
+            objects = {name: one for name, one in objects.items() if name not in reasons}
+        return reasons | dict.fromkeys(objects, _TOO_FAST)
 
     def _born(self, pids: set[int]) -> Born:
         if self._births is None:
