@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
 
-from uffdtrackd.service.heartbeat import Heartbeat
+from uffdtrackd.service.heartbeat import Heartbeat, Since
+from uffdtrackd.service.worker import Worker
 
 
 class Clock:
@@ -14,6 +16,15 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Work:
+    """What a worker would say."""
+
+    since: Since = None
+
+    def __call__(self) -> Since:
+        return self.since
 
 
 @pytest.fixture
@@ -27,74 +38,63 @@ def heart(clock: Clock) -> Heartbeat:
 
 
 def test_nobody_works(heart: Heartbeat, clock: Clock) -> None:
+    heart.watch(Work())
     clock.now = 1e6
     assert heart.late() is None
 
 
 def test_a_long_silence_is_told(heart: Heartbeat, clock: Clock) -> None:
-    with heart.working("collecting s-1"):
-        clock.now = 10.0
-        assert heart.late() is None
-        clock.now = 10.5
-        assert heart.late() == "collecting s-1 (10.5 s)"
-        heart.beat()
-        assert heart.late() is None
+    work = Work()
+    heart.watch(work)
+    work.since = (0.0, "collecting s-1")
+    clock.now = 10.0
+    assert heart.late() is None
+    clock.now = 10.5
+    assert heart.late() == "collecting s-1 (10.5 s)"
+    work.since = (10.5, "the next job")
+    assert heart.late() is None
     clock.now = 100.0
-    assert heart.late() is None
-
-
-def test_what_is_inside_counts(heart: Heartbeat, clock: Clock) -> None:
-    with heart.working("outer"):
-        clock.now = 9.0
-        with heart.working("inner"):
-            clock.now = 18.0
-            assert heart.late() is None
-        # The end of the inner is a step of the outer.
-        clock.now = 27.0
-        assert heart.late() is None
-        clock.now = 29.0
-        assert heart.late() == "outer (11.0 s)"
-
-
-def test_what_nobody_begins(heart: Heartbeat, clock: Clock) -> None:
-    since: list[tuple[float, str]] = []
-
-    def waiting() -> tuple[float, str] | None:
-        return since[0] if since else None
-
-    heart.watch(waiting)
-    clock.now = 100.0
-    assert heart.late() is None
-    since.append((95.0, "the next job"))
-    assert heart.late() is None
-    clock.now = 106.0
-    assert heart.late() == "the next job (11.0 s)"
-    heart.unwatch(waiting)
-    assert heart.late() is None
-
-
-def test_it_ends_with_a_failure_too(heart: Heartbeat, clock: Clock) -> None:
-    with pytest.raises(ValueError, match="x"), heart.working("failing"):
-        raise ValueError("x")
-    clock.now = 100.0
+    heart.unwatch(work)
     assert heart.late() is None
 
 
 def test_the_longest_silent_of_several(heart: Heartbeat, clock: Clock) -> None:
+    mine, other = Work(), Work()
+    heart.watch(mine)
+    heart.watch(other)
+    mine.since, other.since = (5.0, "mine"), (0.0, "other")
+    clock.now = 16.0
+    assert heart.late() == "other (16.0 s)"
+    other.since = None
+    assert heart.late() == "mine (11.0 s)"
+
+
+def test_a_worker_is_watched_from_its_first_job_to_its_end() -> None:
+    heart = Heartbeat(-1.0)  # whoever is at anything at all is late
     go, inside = threading.Event(), threading.Event()
 
-    def other() -> None:
-        with heart.working("other"):
-            inside.set()
-            go.wait(60)
+    def job() -> None:
+        inside.set()
+        go.wait(60)
 
-    worker = threading.Thread(target=other)
-    worker.start()
-    inside.wait(60)
-    clock.now = 5.0
-    with heart.working("mine"):
-        clock.now = 16.0
-        assert heart.late() == "other (16.0 s)"
-        go.set()
-        worker.join()
-        assert heart.late() == "mine (11.0 s)"
+    async def run() -> None:
+        worker = Worker("session s1", heart)
+        assert heart.late() is None
+        first = worker.submit(job)
+        second = worker.submit(lambda: None)
+        try:
+            inside.wait(60)
+            late = heart.late()
+            assert late is not None and late.startswith("session s1 (")
+        finally:
+            go.set()
+        await first
+        await second
+        failing = worker.submit(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            await failing
+        worker.stop()
+        assert worker.join(60)
+        assert heart.late() is None
+
+    asyncio.run(run())

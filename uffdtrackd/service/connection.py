@@ -40,6 +40,11 @@ log = logging.getLogger(__name__)
 _CHUNK = 4096
 # Queued answers above which nothing more is read: who does not listen is not listened to.
 _HIGH = 256 * 1024
+# Plain numbers: to combine members of an enumeration costs as much as the rest of a read.
+_CUT = int(socket.MSG_CTRUNC)
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+# Of a request without any, as most are.
+_NO_FDS = FdSet()
 
 
 class Connection:
@@ -55,7 +60,9 @@ class Connection:
     ) -> None:
         sock.setblocking(False)
         self.peer = peer
-        self.in_flight = 0
+        # Calls: begun in the loop's thread, ended in any, with the lock.
+        self._begun = 0
+        self._ended = 0
         # Told each refusal for a limit, to be logged.
         self.on_limit: Callable[[Connection, LimitReached], None] | None = None
         self._sock = sock
@@ -65,6 +72,8 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._frames = Frames(limits.frame_bytes)
         self._fds = FdSet(limits.fds)
+        # Room for one more than allowed, so that it is seen.
+        self._rights_size = socket.CMSG_SPACE((limits.fds + 1) * array("i").itemsize)
         # Of all that goes out, and of what says whether it may.
         self._lock = threading.RLock()
         self._out: deque[tuple[memoryview, Reply]] = deque()
@@ -116,15 +125,20 @@ class Connection:
         else:
             self._send(wire.response(call.msgid, reply.result), reply)
 
+    @property
+    def in_flight(self) -> int:
+        """Calls that wait for their answers."""
+        return self._begun - self._ended
+
     def call_begins(self) -> None:
         """A call of this connection is in the hands of whoever serves it."""
-        with self._lock:
-            self.in_flight += 1
+        # Without the lock: a worker may hold it that has just sent the answer to the one before.
+        self._begun += 1
 
     def call_ends(self) -> None:
         """It is no more."""
         with self._lock:
-            self.in_flight -= 1
+            self._ended += 1
 
     def finish(self, call: Call, reply: Reply) -> None:
         """answer() and call_ends() from any thread."""
@@ -140,7 +154,7 @@ class Connection:
                 self.later(partial(self.answer, call, reply), reply)
                 return
             # Before it is sent: who has it may ask anew.
-            self.in_flight -= 1
+            self._ended += 1
             data = wire.response(call.msgid, reply.result)
             try:
                 sent = self._transmit(data, reply)
@@ -170,7 +184,7 @@ class Connection:
     def _do_later(self, do: Callable[[], None]) -> None:
         with self._lock:
             self._left -= 1
-            self.in_flight -= 1
+            self._ended += 1
             do()
 
     def _post(self, do: Callable[[], None]) -> bool:
@@ -224,10 +238,7 @@ class Connection:
     def _readable(self) -> None:
         try:
             data, ancillary, flags, _ = self._sock.recvmsg(
-                _CHUNK,
-                # Room for one more than allowed, so that it is seen.
-                socket.CMSG_SPACE((self._limits.fds + 1) * array("i").itemsize),
-                socket.MSG_CMSG_CLOEXEC,
+                _CHUNK, self._rights_size, _CLOSE_ON_EXEC
             )
         except (BlockingIOError, InterruptedError):
             return
@@ -235,10 +246,11 @@ class Connection:
             self.close()
             return
         frames = self._frames.feed(data)
-        if len(frames) == 1 and not (ancillary or flags or self._fds or self._fds.overflow):
-            self._take(frames[0], FdSet())
+        cut = bool(flags & _CUT)
+        if len(frames) == 1 and not (ancillary or cut or self._fds or self._fds.overflow):
+            self._take(frames[0], _NO_FDS)
         else:
-            self._deal_out(frames, ancillary, cut=bool(flags & socket.MSG_CTRUNC))
+            self._deal_out(frames, ancillary, cut=cut)
         if not data:
             self.close()
         elif self._frames.broken:

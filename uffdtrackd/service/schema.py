@@ -71,7 +71,7 @@ def check(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
         value = given.get(one.name)
         # nil says the same as leaving it out, as languages without optional arguments need it.
         if value is None:
-            if one.required:
+            if one.default is _REQUIRED:
                 raise BadRequest(f"{method.name}: {one.name} is missing: {one.help}")
             found[one.name] = one.default
         else:
@@ -80,7 +80,8 @@ def check(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _typed(method: str, one: Param, value: Any) -> Any:
-    if one.kind == "str":
+    kind = one.kind
+    if kind == "str":
         if not isinstance(value, str) or len(value) > 256:
             raise BadRequest(f"{method}: {one.name} must be a text")
         if one.choices and value not in one.choices:

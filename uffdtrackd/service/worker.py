@@ -19,7 +19,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from .heartbeat import Heartbeat
+from .heartbeat import Heartbeat, Since
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Worker:
             if self._thread is None:
                 self._thread = _started(self._run, self._name)
                 if self._heart is not None:
-                    self._heart.watch(self._waiting_since)
+                    self._heart.watch(self._since)
         self._tokens.put(None)
 
     async def run(self, job: Callable[[], T], *, urgent: bool = False) -> T:
@@ -115,7 +115,7 @@ class Worker:
             self.stopping = True
         self._tokens.put(None)
         if self._heart is not None:
-            self._heart.unwatch(self._waiting_since)
+            self._heart.unwatch(self._since)
 
     def join(self, timeout: float) -> bool:
         """Waits for the thread; only after stop(). Whether it ended."""
@@ -127,16 +127,17 @@ class Worker:
     def _run(self) -> None:
         while True:
             self._tokens.get()
-            with self._lock:
-                if not self._jobs:
-                    return  # the token of stop(), which comes last
+            try:
                 future, job = self._jobs.popleft()
+            except IndexError:
+                return  # the token of stop(), which comes last
             if future is not None and future.cancelled():
                 continue
             self._began = time.monotonic()
             try:
-                result = self._beating(job)
-                self._tell(_set_result, future, result)
+                result = job()
+                if future is not None:
+                    self._tell(_set_result, future, result)
                 del result
             except BaseException as error:
                 self._tell(_set_error, future, error)
@@ -146,20 +147,13 @@ class Worker:
             # Nothing of it may live until the next job comes.
             del future, job
 
-    def _waiting_since(self) -> tuple[float, str] | None:
+    def _since(self) -> Since:
         """For the heartbeat: a thread that does not take up its next job is stuck as well."""
-        if self._began or not self._jobs:
+        if began := self._began:
+            return began, self._name
+        if not self._jobs:
             return None
         return self._idle_since, f"{self._name}, which does not begin"
-
-    def _beating(self, job: Callable[[], Any]) -> Any:
-        if self._heart is None:
-            return job()
-        self._heart.begin(self._name)
-        try:
-            return job()
-        finally:
-            self._heart.end()
 
     def _tell(
         self, how: Callable[..., None], future: asyncio.Future[Any] | None, value: Any
