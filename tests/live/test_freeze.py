@@ -154,6 +154,21 @@ def test_vfork_is_given_up(spawn: Spawn) -> None:
     odd.finish()
 
 
+def test_nobody_is_late_who_was_not_asked(spawn: Spawn) -> None:
+    """A holder that gets to run too late (a busy machine, an emulated one) has not tried yet."""
+    crowd = spawn("crowd", "spin", 4)
+    counters = Counters(crowd)
+    tids = {int(tid) for tid in os.listdir(f"/proc/{crowd.pid}/task")}
+    for _ in range(20):
+        try:
+            with freeze([crowd.pid], deadline=0):
+                counters.stand_still()
+        except NativeError as error:
+            assert error.errno == errno.ETIMEDOUT
+            assert error.pid in tids, f"no thread was asked: {error.step}"
+    counters.wait_for_change()
+
+
 def test_interrupted_by_the_keyboard(spawn: Spawn) -> None:
     odd = spawn("odd", "vfork")
 

@@ -166,9 +166,10 @@ def freeze(
 ) -> Frozen:
     """Stop every thread of the processes `pids` and hold them.
 
-    deadline: seconds that stopping may take. lease: seconds after which they are let go by
-    themselves, None for never. follow: hold what they fork meanwhile, too, from birth: Frozen.add()
-    makes sure that such a process has stopped. Processes of the list that have ended are left out.
+    deadline: seconds that stopping may take; everybody is asked once in any case. lease: seconds
+    after which they are let go by themselves, None for never. follow: hold what they fork
+    meanwhile, too, from birth: Frozen.add() makes sure that such a process has stopped. Processes
+    of the list that have ended are left out.
 
     Raises NativeError, with everything let go: ESRCH if none of them is there, EPERM for no
     permission or another tracer (.pid is the thread), ETIMEDOUT if one did not stop (a thread

@@ -48,7 +48,8 @@ struct ut_freeze_more {
 };
 
 /*
- * Starts the holder for pids[0..count). deadline_ns: how long stopping may take.
+ * Starts the holder for pids[0..count). deadline_ns: how long stopping may take, from
+ * when the holder runs; everybody is asked at least once, however little that is.
  * lease_ns: how long they may be held, 0 for ever. follow: whoever they fork while they
  * are being stopped is held as well, from birth. Returns the socket (close-on-exec) and
  * *ret_holder, its pid, or -1. Does not wait: read the report from the socket.

@@ -28,7 +28,7 @@ struct round {
 	struct ut_error *error;
 	pid_t leader;
 	uint32_t at_rest; /* stopped, dead, or an idle worker */
-	bool changed;     /* somebody is new, or not at rest yet */
+	pid_t late;       /* one that is new, or not at rest yet */
 	pid_t busy;       /* a worker that has something to do */
 };
 
@@ -49,7 +49,7 @@ static int meet(void *arg, pid_t tid)
 			return 0;
 		}
 	} else if (tracee && tracee->state != UT_TRACEE_GONE) {
-		round->changed = true;
+		round->late = tid;
 		return 0;
 	}
 	if (tracee && ut_task_state(tid) == 'Z') {
@@ -63,18 +63,20 @@ static int meet(void *arg, pid_t tid)
 		round->at_rest++;
 		return 0;
 	}
-	round->changed = true;
+	round->late = tid;
 	return ut_tracees_meet(all, tid, round->leader, round->error) ? 0 : -1;
 }
 
-/* Lists every process once; *ret_done: all of them are at rest. */
+/* Lists every process once; *ret_done: all of them are at rest. *ret_late: one that is
+ * not. */
 static int list_all(struct ut_crowd *crowd, bool *ret_done, pid_t *ret_busy,
-                    struct ut_error *error)
+                    pid_t *ret_late, struct ut_error *error)
 {
 	uint32_t found = 0;
 
 	*ret_done = true;
 	*ret_busy = 0;
+	*ret_late = 0;
 	for (uint32_t i = 0; i < crowd->count; i++) {
 		struct round round = {
 			.crowd = crowd, .error = error, .leader = crowd->pids[i]};
@@ -90,8 +92,10 @@ static int list_all(struct ut_crowd *crowd, bool *ret_done, pid_t *ret_busy,
 			continue;
 		}
 		found++;
-		if (round.changed || round.busy || round.at_rest != total)
+		if (round.late || round.busy || round.at_rest != total)
 			*ret_done = false;
+		if (round.late)
+			*ret_late = round.late;
 		if (round.busy)
 			*ret_busy = round.busy;
 	}
@@ -165,20 +169,22 @@ static int await_all(struct ut_crowd *crowd, uint32_t from, struct ut_error *err
 
 static int halt(struct ut_crowd *crowd, struct ut_error *error)
 {
-	for (;;) {
+	for (bool asked = false;; asked = true) {
 		uint32_t from = crowd->tracees.used;
+		pid_t busy, late;
 		bool done;
-		pid_t busy;
 
 		crowd->rounds++;
-		if (list_all(crowd, &done, &busy, error))
+		if (list_all(crowd, &done, &busy, &late, error))
 			return -1;
 		if (done)
 			return 0;
-		if (out_of_time(crowd,
-		                busy ? "wait for io_uring to be idle"
-		                     : "stop all threads",
-		                busy, error))
+		/* Nobody can be late who was not asked: it may be us that did not get to
+		 * run. */
+		if (asked && out_of_time(crowd,
+		                         busy ? "wait for io_uring to be idle"
+		                              : "stop all threads",
+		                         busy ? busy : late, error))
 			return -1;
 		if (ut_tracees_seize(&crowd->tracees, error) ||
 		    await_all(crowd, from, error))

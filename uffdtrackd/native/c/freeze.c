@@ -23,8 +23,8 @@ struct holder {
 	const int32_t *pids;
 	uint32_t count;
 	bool follow;
-	uint64_t deadline_ns; /* absolute, as ut_now_ns() */
-	uint64_t lease_ns;    /* how long, 0 for ever */
+	uint64_t deadline_ns; /* how long stopping may take */
+	uint64_t lease_ns;    /* how long they are held, 0 for ever */
 	int socket;
 	struct ut_crowd crowd;
 	struct ut_freeze_report report;
@@ -148,7 +148,9 @@ static int run(void *arg)
 
 	*crowd = (struct ut_crowd){
 		.follow = holder->follow,
-		.deadline_ns = holder->deadline_ns,
+		/* From here on: to make the holder may take long, a large process on a
+		 * busy machine more than a second. */
+		.deadline_ns = ut_now_ns() + holder->deadline_ns,
 		.give_up = caller_gone,
 		.stuck = stuck,
 		.arg = holder,
@@ -172,7 +174,7 @@ int ut_freeze_start(const int32_t *pids, uint32_t count, uint32_t follow,
 		.pids = pids,
 		.count = count,
 		.follow = follow,
-		.deadline_ns = ut_now_ns() + deadline_ns,
+		.deadline_ns = deadline_ns,
 		.lease_ns = lease_ns,
 	};
 	int pair[2];
