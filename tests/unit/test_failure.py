@@ -61,6 +61,13 @@ def test_a_thread_is_named(identity: Identity) -> None:
     assert "thread 4242" in error.message
 
 
+def test_what_cannot_be_read_has_its_place_and_a_hint(identity: Identity) -> None:
+    failed = NativeError("read the target's memory", errno.EFAULT, identity.pid, 0x5000, 0x1000)
+    error = failure.explain(failed, identity)
+    assert (error.start, error.end) == (0x5000, 0x6000)
+    assert "at 0x5000" in error.message and "proc_mem.force_override" in error.hint
+
+
 @pytest.mark.parametrize("code", [errno.ESRCH, errno.EPERM, errno.ETIMEDOUT, errno.EIO, 0])
 def test_gone_comes_first(spawn: Spawn, code: int) -> None:
     idle = spawn("idle")

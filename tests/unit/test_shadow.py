@@ -168,6 +168,39 @@ def pages(result: PageSet) -> list[int]:
     return [at for start, end in result for at in range(start, end, PAGE)]
 
 
+@pytest.fixture
+def no_mem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a kernel that lets only a debugger read PROT_NONE: without /proc/PID/mem."""
+    opened = os.open
+
+    def fail(path: str, *args: int, **more: int) -> int:
+        if str(path).endswith("/mem"):
+            raise PermissionError(path)
+        return opened(path, *args, **more)
+
+    monkeypatch.setattr(os, "open", fail)
+
+
+def test_what_could_not_be_read_is_read_later(target: Target, no_mem: None) -> None:
+    protect = f"libc.mprotect(ctypes.c_void_p({target.area}), 4096, {{}})"
+    said = PageSet.from_ranges([(target.area, target.area + PAGE)])
+    target.do("area[:4096] = b'n' * 4096; " + protect.format(0))
+    target.shadow.apply(target.report(target.noise() | said))
+    # Nothing is claimed of it while it is so.
+    target.shadow.apply(target.report(target.noise()))
+    target.do(protect.format(3))
+    result = target.finish()
+    assert result.equal, [hex(page) for page in pages(result.missed)]
+    assert not result.unreadable
+
+
+def test_what_cannot_be_read_is_named(target: Target, no_mem: None) -> None:
+    target.do(f"libc.mprotect(ctypes.c_void_p({target.area}), 4096, 0)")
+    result = target.finish([target.area])
+    assert result.equal
+    assert pages(result.unreadable) == [target.area]
+
+
 def test_all_reported_is_equal(target: Target) -> None:
     result = target.finish()
     assert result.equal

@@ -36,7 +36,8 @@ class Comparison:
     over_reported: pages of the final `dirty` that the copy already held with the same content.
     why: how many of these for which reason.
     final_dirty: pages of the final `dirty`.
-    unreadable: pages that nobody can read in the target (guard pages, memfd_secret).
+    unreadable: pages that nobody can read in the target: guard pages, memfd_secret, and PROT_NONE
+    where only a debugger may read it (proc_mem.force_override).
     unverified: pages held of which no one can say whether they still exist.
     exact: contents were compared; else digests.
     """

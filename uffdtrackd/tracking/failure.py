@@ -34,6 +34,11 @@ _WAITING = {
     "R": "it does not get to run, or has too many threads for the time given",
 }
 
+_UNREADABLE = (
+    "there is no page, or one that nobody may read; where PROT_NONE is for debuggers only, boot"
+    " with proc_mem.force_override=always"
+)
+
 
 class translated:
     """Within it, an OSError about `identity` comes out as the TrackError that explains it.
@@ -118,6 +123,7 @@ def _plain(error: OSError, step: str, pid: int) -> TrackError:
     what = error.strerror or str(error)
     return TrackError(
         f"{who}: {step}{where}: {what}",
+        hint=_UNREADABLE if step == "read the target's memory" else None,
         pid=pid,
         start=address if address else None,
         end=end if address else None,

@@ -104,7 +104,7 @@ class Shadow:
     def _make_room(self, iteration: Iteration) -> None:
         """Keeps digests of the largest copies, until the rest fits."""
         wanted = {
-            pid: self._copies[pid].held - pages.discarded | pages.dirty
+            pid: (self._copies[pid].held | self._copies[pid].owed) - pages.discarded | pages.dirty
             for pid, pages in iteration.processes.items()
         }
         while True:
@@ -149,6 +149,8 @@ class _Copy:
     def __init__(self, pid: int, page_size: int) -> None:
         self.pid = pid
         self.held = PageSet(page_size)
+        #: Listed, but nobody may read them for now: PROT_NONE, where only a debugger reads that.
+        self.owed = PageSet(page_size)
         self.page_size = page_size
         self.bytes_read = 0
         self.keep: Keep = Contents(pid)
@@ -164,12 +166,14 @@ class _Copy:
     def apply(self, pages: ProcessPages) -> None:
         # First drop, then copy: a page in both sets was emptied and filled again.
         self._drop(pages.discarded)
+        wanted = (self.owed - pages.discarded) | pages.dirty
         with self._memory() as memory:
-            unreadable = self.keep.take(memory, pages.dirty)
-        self.bytes_read += pages.dirty.bytes
-        self.held |= pages.dirty
-        # Unmapped since the iteration returned, so the next one will say so.
+            unreadable = self.keep.take(memory, wanted)
+        self.bytes_read += wanted.bytes
+        self.held |= wanted
+        # Unmapped since the iteration returned, so the next one will say so; or tried again then.
         self._drop(unreadable)
+        self.owed = unreadable
 
     def _drop(self, pages: PageSet) -> None:
         gone = self.held & pages
