@@ -20,10 +20,11 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+from tests.victim import PATIENCE
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 SIZE = 1 << 20
-PATIENCE = 30.0
 
 _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ = 1, 2, 3, 14, 15
 _RELEASE, _FLUSH, _INIT, _INTERRUPT, _BATCH_FORGET = 18, 25, 26, 36, 42

@@ -14,6 +14,7 @@ import struct
 import time
 
 from tests.puppet import MAP_POPULATE, MAP_SHARED, RW, Puppet
+from tests.victim import PATIENCE
 
 _SQES = 0x10000000
 _READ_FIXED, _READ = 4, 22
@@ -59,7 +60,7 @@ class Ring:
 
     def wait(self) -> None:
         """Until one more request has been completed. Raises OSError if it failed."""
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + PATIENCE
         while self._word(self.cq[1]) == self._done:
             assert time.monotonic() < limit, "never completed"
             self.puppet.call("io_uring_enter", self.fd, 0, 0, 1, 0)

@@ -34,6 +34,10 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PACKAGE = "linux-image-cloud-amd64"
 
 
+#: Seconds that one step may take with a slow mirror.
+PATIENCE = 900
+
+
 _FAILED = re.compile(r"^(E: |W: .*(NO_PUBKEY|Failed to fetch|GPG error))", re.M)
 
 
@@ -53,6 +57,14 @@ class Kernel:
 
 def fetch(folder: Path, names: Sequence[str]) -> list[Kernel]:
     """The kernels of the columns `names`, unpacked below `folder`. Raises ArchiveError."""
+    try:
+        return _fetch(folder, names)
+    except ArchiveError:
+        # Lists and packages do not fit each other while a mirror is being brought up to date.
+        return _fetch(folder, names)
+
+
+def _fetch(folder: Path, names: Sequence[str]) -> list[Kernel]:
     apt = Apt(folder, [suite for _, of_name in SUITES for suite in of_name])
     apt.run("apt-get", "update")
     return [apt.kernel(name, suites) for name, suites in SUITES if name in names]
@@ -114,7 +126,12 @@ class Apt:
     def run(self, program: str, *args: str, cwd: Path | None = None) -> str:
         """What it prints. Raises ArchiveError with what it complains about."""
         command = [program, "-q", *self.options, *args]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, cwd=cwd, timeout=PATIENCE
+            )
+        except subprocess.TimeoutExpired:
+            raise ArchiveError(f"{program} {' '.join(args)}: took over {PATIENCE} s") from None
         # `update` exits 0 also when a suite could not be had, or its signature is of no key here.
         if done.returncode or _FAILED.search(done.stderr):
             raise ArchiveError(f"{program} {' '.join(args)}: {done.stderr.strip()}")

@@ -5,7 +5,7 @@
     {"began": {...}}     kernel, backend, and what `uffdtrack check` says
     {"test": "tests/live/...", "outcome": "passed", "seconds": 1.5, "reason": "", "text": "",
      "tracking": {"async": [], "always": ["another process maps it"]}}
-    {"ended": 0}         the exit code of pytest
+    {"ended": 0, "left_out": 3}     the exit code of pytest, tests that -k left out
 
 tracking: how the regions were tracked that a row changed, and why; tests/live/row.py says it.
 """
@@ -19,6 +19,7 @@ import platform
 import sys
 import time
 import tty
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -38,10 +39,14 @@ class Reporter:
     def __init__(self, out: IO[str]) -> None:
         self.out = out
         self._current: dict[str, Any] = {}
+        self.left_out = 0
 
     def say(self, **line: Any) -> None:
         self.out.write(json.dumps(line, separators=(",", ":")) + "\n")
         self.out.flush()
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self.left_out += len(items)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "setup":
@@ -57,6 +62,9 @@ class Reporter:
         if report.failed:
             now["outcome"] = "failed"
             now["text"] += report.longreprtext[-TEXT:]
+            # What it printed: the seed of a random test, for one.
+            if report.capstdout:
+                now["text"] += f"\nprinted: {report.capstdout[-TEXT // 4 :]}"
         elif report.skipped and now["outcome"] == "passed":
             now["outcome"] = "skipped"
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else ""
@@ -83,6 +91,24 @@ def word(arguments: list[str], environment: dict[str, str]) -> str:
     return WORD + base64.b64encode(told).decode()
 
 
+def be_patient(times: int) -> None:
+    """Gives more time wherever a test does not say how much: for machines that are so much slower.
+
+    An emulated processor is not only slow, it also stands still for seconds now and then.
+    """
+    from uffdtrackd.tracking import session, shared, tree
+
+    assert session.attach.__kwdefaults__ is not None
+    session.attach.__kwdefaults__["deadline"] *= times
+    frozen = session.Session.frozen.__wrapped__  # type: ignore[attr-defined]
+    deadline, lease = frozen.__defaults__
+    frozen.__defaults__ = (deadline * times, lease)
+    tree._CHILD_DEADLINE *= times
+    # Seconds of computing: with too few, what is shared is never tracked there, and never tested.
+    shared.LOOK_NS *= times  # type: ignore[attr-defined]
+    shared.FIRST_LOOK_NS *= times  # type: ignore[attr-defined]
+
+
 def main(out: str, words: list[str]) -> int:
     stream = open(out, "w", encoding="utf-8")  # noqa: SIM115 (lives as long as we do)
     # What pytest prints goes beside it: to the console of a machine, to stderr elsewhere.
@@ -92,6 +118,8 @@ def main(out: str, words: list[str]) -> int:
     told = next(one for one in words if one.startswith(WORD))
     arguments, environment = json.loads(base64.b64decode(told.removeprefix(WORD)))
     os.environ.update(environment)
+    if (slowness := int(os.environ.get("UFFDTRACKD_TEST_SLOWNESS", "1"))) > 1:
+        be_patient(slowness)
     reporter = Reporter(stream)
     from uffdtrackd.tracking.probe import report
 
@@ -108,7 +136,8 @@ def main(out: str, words: list[str]) -> int:
     )
     began = time.monotonic()
     code = pytest.main([*arguments, "-p", "no:cacheprovider"], plugins=[reporter])
-    reporter.say(ended=int(code), seconds=round(time.monotonic() - began, 1))
+    seconds = round(time.monotonic() - began, 1)
+    reporter.say(ended=int(code), left_out=reporter.left_out, seconds=seconds)
     return int(code)
 
 

@@ -4,7 +4,7 @@
          --first serial line, a file---> what the kernel says, shown when something is wrong
 
 Whatever goes wrong in there ends the machine: a panic, an oops, a task that hangs in the kernel.
-Silence for too long ends it from here.
+Silence for too long ends it from here, and so does the end of the time that all may take.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ from tests.kernels.archive import Kernel
 
 QEMU = "qemu-system-x86_64"
 
-#: Seconds until a silent machine is taken for hung. One test says nothing while it runs.
-SILENCE = 300.0
+#: Seconds until a silent machine is taken for hung. One test says nothing while it runs: the
+#: longest has taken 90 s, beside other work.
+SILENCE = 720.0
 
 #: A kernel in which anything hangs or breaks is of no use any more: let it end.
 #: proc_mem: the oracle reads memory that the target itself may not, through /proc/PID/mem.
 KERNEL = (
     "console=ttyS0 panic=-1 oops=panic proc_mem.force_override=always "
-    "sysctl.kernel.hung_task_panic=1 sysctl.kernel.hung_task_timeout_secs=120"
+    "sysctl.kernel.hung_task_panic=1 sysctl.kernel.hung_task_timeout_secs=240"
 )
 
 #: QEMU before 8 spoils the flags after cmpxchg16b in an interrupted kernel, which then dies of a
@@ -63,6 +64,11 @@ class Run:
     results: list[Result] = field(default_factory=list)
     failure: str = ""
     seconds: float = 0.0
+    left_out: int = 0
+
+
+class Over(Exception):
+    """There is no time left."""
 
 
 def boot(
@@ -72,8 +78,12 @@ def boot(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     told: Callable[[Run, Result], None],
+    until: float,
 ) -> Run:
-    """Run pytest with `arguments` on an emulated machine of two processors. Never raises for it."""
+    """Run pytest with `arguments` on an emulated machine of two processors. Never raises for it.
+
+    until: by time.monotonic(), when it is to be over.
+    """
     console = folder / f"console-{kernel.release}.log"
     words = f"{KERNEL} {guest.word(list(arguments), dict(environment))}"
     # Longer and the kernel cuts it: COMMAND_LINE_SIZE of x86.
@@ -89,7 +99,7 @@ def boot(
     log = folder / f"qemu-{kernel.release}.log"
     record = folder / f"results-{kernel.release}.jsonl"
     with log.open("wb") as errors, record.open("w") as kept:
-        run = _follow(kernel.name, command, told, errors, kept)
+        run = _follow(kernel.name, command, told, errors, kept, until)
     if run.failure:
         run.failure += f"\n{_tail(log)}\n{_tail(console)}".rstrip()
     return run
@@ -101,13 +111,14 @@ def here(
     arguments: Sequence[str],
     environment: Mapping[str, str],
     told: Callable[[Run, Result], None],
+    until: float,
 ) -> Run:
     """The same on the running kernel."""
     log = folder / f"{column}.log"
     words = guest.word(list(arguments), dict(environment))
     with log.open("wb") as errors, (folder / f"results-{column}.jsonl").open("w") as kept:
         command = [sys.executable, "-m", "tests.kernels.guest", "/dev/stdout", words]
-        run = _follow(column, command, told, errors, kept)
+        run = _follow(column, command, told, errors, kept, until)
     if run.failure:
         run.failure += f"\n{_tail(log)}".rstrip()
     return run
@@ -119,6 +130,7 @@ def _follow(
     told: Callable[[Run, Result], None],
     errors: IO[bytes],
     record: IO[str],
+    until: float,
 ) -> Run:
     """Start a program that says what tests.kernels.guest says, and listen to its end."""
     run, began, ended = Run(column), time.monotonic(), False
@@ -130,7 +142,7 @@ def _follow(
         cwd=image.ROOT,
     ) as process:
         try:
-            for said in _lines(process):
+            for said in _lines(process, until):
                 record.write(json.dumps(said) + "\n")
                 record.flush()
                 if "began" in said:
@@ -139,7 +151,10 @@ def _follow(
                 elif "test" in said:
                     run.results.append(Result(**said))
                     told(run, run.results[-1])
-                ended = ended or "ended" in said
+                elif "ended" in said:
+                    ended, run.left_out = True, said["left_out"]
+        except Over:
+            run.failure = f"there was no time left after {_last(run)} (see --minutes)"
         except TimeoutError:
             run.failure = f"silent for {SILENCE:g} s after {_last(run)}"
         finally:
@@ -150,13 +165,17 @@ def _follow(
     return run
 
 
-def _lines(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Any]]:
-    """What is said, line by line; what is no JSON is left out. Raises TimeoutError when silent."""
+def _lines(process: subprocess.Popen[bytes], until: float) -> Iterator[dict[str, Any]]:
+    """What is said, line by line; what is no JSON is left out.
+
+    Raises TimeoutError when it is silent, Over.
+    """
     assert process.stdout is not None
     fd, rest = process.stdout.fileno(), b""
     while True:
-        if not select.select([fd], [], [], SILENCE)[0]:
-            raise TimeoutError
+        left = max(0.0, until - time.monotonic())
+        if not select.select([fd], [], [], min(SILENCE, left))[0]:
+            raise TimeoutError if left > SILENCE else Over
         data = os.read(fd, 1 << 16)
         if not data:
             return

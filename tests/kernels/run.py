@@ -1,9 +1,10 @@
 """`make test-kernels`: the rows of docs/soundness.md on this kernel and on others, and one table.
 
-    python -m tests.kernels.run [--columns here,stable] [--jobs 2] [pytest arguments]
+    python -m tests.kernels.run [--columns here,stable] [--jobs 2] [--minutes 45] [pytest arguments]
 
 The table goes to stdout and to build/kernels/table.md, everything else to stderr. Exit code 1 if
-anything is wrong: a failing test, a row without an answer, a kernel that cannot be had or booted.
+anything is wrong: a failing test, a row without an answer, a kernel that cannot be had or booted,
+no time left.
 """
 
 from __future__ import annotations
@@ -40,18 +41,21 @@ def main() -> int:
     columns = [*HERE, *(name for name, _ in archive.SUITES)]
     parser.add_argument("--columns", default=",".join(columns), help="of: %(default)s")
     parser.add_argument("--jobs", type=int, default=2, help="kernels at once [%(default)s]")
+    parser.add_argument("--minutes", type=float, default=45, help="for all of it [%(default)s]")
     args, more = parser.parse_known_args()
     wanted = args.columns.split(",")
     if unknown := set(wanted) - set(columns):
         parser.error(f"no such column: {', '.join(unknown)}; there are {', '.join(columns)}")
     FOLDER.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
+    until = began + 60 * args.minutes
     arguments = [*(more or TESTS), "-q", "--color=no"]
     with ThreadPoolExecutor(args.jobs) as pool:
         jobs = []
         for name in filter(HERE.get, wanted):
             backend = ["--backend", HERE[name]]
-            jobs.append(pool.submit(machine.here, name, FOLDER, [*arguments, *backend], {}, _told))
+            words = [*arguments, *backend]
+            jobs.append(pool.submit(machine.here, name, FOLDER, words, {}, _told, until))
         try:
             say("fetching kernels")
             kernels = archive.fetch(FOLDER, wanted)
@@ -59,12 +63,14 @@ def main() -> int:
         except (archive.ArchiveError, OSError) as error:
             say(f"error: {error}")
             kernels = []
-        emulated = [*arguments, f"--timeout={machine.SILENCE - 60:g}"]
+        # By a signal: a test that takes too long fails, and the others are run.
+        patience = f"--timeout={machine.SILENCE - 120:g}"
+        emulated = [*arguments, patience, "--timeout-method=signal"]
         environment = {"UFFDTRACKD_TEST_SLOWNESS": str(SLOWNESS)}
         for kernel in kernels:
             say(f"{kernel.name}: {kernel.release}")
             jobs.append(
-                pool.submit(machine.boot, kernel, disk, FOLDER, emulated, environment, _told)
+                pool.submit(machine.boot, kernel, disk, FOLDER, emulated, environment, _told, until)
             )
         runs = [job.result() for job in jobs]
     runs += [

@@ -7,6 +7,7 @@
     MISSING    no test of the row gave an answer
 
 A row has several tests (other kinds of memory, other shapes): `pass 3, always 1` counts them.
+Left out are tests for machines on which others run, too: run.py says which.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ def text(runs: Sequence[Run], markdown: bool = False) -> str:
     lines = [[row, *cells] for row, cells in grid(runs)]
     lines.append(["backend", *(run.backend for run in runs)])
     lines.append(["tests", *(str(len(run.results)) for run in runs)])
+    lines.append(["left out", *(str(run.left_out) for run in runs)])
     lines.append(["seconds", *(f"{run.seconds:.0f}" for run in runs)])
     widths = [max(len(line[i]) for line in (heads, *lines)) for i in range(len(heads))]
     rule = ["-" * width for width in widths]
