@@ -349,6 +349,24 @@ def test_an_outsider_writes_once_more_and_ends(family: Family) -> None:
         must_list(tree, family, 1)
 
 
+@pytest.mark.both_backends
+def test_written_where_nothing_was_and_given_back(family: Family) -> None:
+    """The object has it, no page table shows it, and mtime moved for another page as well."""
+    first = family.first
+    at = first.mmap(4 * 512, RW, MAP_SHARED | MAP_ANONYMOUS)
+    far = at + 3 * 512 * PAGE
+    first.fill(at, 2)
+    with Followed(first.pid) as tree:
+        settle(tree, family)
+        first.fill(far, 2)
+        first.madvise(far, 2, MADV_DONTNEED)
+        first.fill(at, 1)
+        tree.final()
+        found = tree.iteration.processes[first.pid]
+        assert {region.reason for region in found.regions if region.start == at} == {""}
+        assert far in found.dirty and far + 2 * PAGE not in found.dirty
+
+
 def test_an_outsider_forks_while_it_is_looked_at(
     family: Family, monkeypatch: pytest.MonkeyPatch
 ) -> None:

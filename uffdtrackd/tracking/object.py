@@ -3,6 +3,7 @@
 shown now, by whom      against  shown at the last look   --> what came, what went: dirty
 written, in every View                                    --> dirty
 doubt now, or last time                                   --> all of it is dirty
+exists, did not at the last look                          --> dirty
 mtime moved             and nobody wrote                  --> all of it is dirty
                         else: clean, and all zero now     --> dirty, unless it was so before
 data extents                                              --> the rest does not exist
@@ -83,6 +84,7 @@ class SharedObject:
         self.looks = 0  # at all processes
         self._none = PageSet(page_size)
         self._shown: Shown = {}
+        self._data = self._none  # what of it existed
         self._reason = ""  # at the last look
         self._doubted = False  # all of it may have been written since
         self._stamp: tuple[int, int] | None = None
@@ -167,14 +169,17 @@ class SharedObject:
                 if everything or (moved and not written):
                     dirty = data
                 else:
-                    dirty = data & self._union([written, *came, *went])
+                    # What was swapped out, or given back, since it was written is in no page table.
+                    fresh = data - self._data
+                    dirty = fresh | data & self._union([written, *came, *went])
+                self._data = data
                 self._zero -= dirty
                 if unsure and (clean := data - dirty):
                     zero = backing.zero(clean, self._hints)
                     dirty |= zero - self._zero
                     self._zero = zero
         except OSError:
-            self._stamp, self._zero = None, self._none
+            self._stamp, self._zero, self._data = None, self._none, self._none
             return Verdict(extent, extent, reason)
         return Verdict(dirty, data, reason)
 
