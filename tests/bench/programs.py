@@ -79,6 +79,10 @@ class Program:
             raise victim.VictimFailed(f"expected {word!r}, got {line!r}")
         return [int(part) for part in rest]
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def send(self, command: str) -> None:
         self._process.send(command)
 

@@ -2,7 +2,8 @@
 
 idle       resident memory, nobody connected but one
 sessions   64 processes of 16 MiB, each iterated once a second over one connection; every one
-           writes 1 % of its pages in between
+           writes 1 % of its pages in between; beside the same number of others whose maps and
+           page tables ref_rounds.c looks at, one after the other, in the same seconds
 requests   hello again and again over one connection: how many a second, and how long each
            takes while another connection has 8 GiB scanned
 """
@@ -14,14 +15,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 
 from tests.bench import table
 from tests.bench.case import Case
 from tests.bench.pace import NotMeasured, Pace
-from tests.bench.programs import Target
+from tests.bench.programs import Program, Target
 from tests.bench.sample import Row, Spread, compare, single
-from tests.bench.service import Daemon, attach
+from tests.bench.service import Daemon, attach, cpu_ns
 from uffdtrackd.client import API_MAJOR, Client, ClientSession
 
 SESSIONS = 64
@@ -50,7 +52,15 @@ def _idle(pace: Pace) -> Iterator[Row]:
 def _sessions(count: int, pace: Pace) -> Iterator[Row]:
     with ExitStack() as stack:
         daemon = stack.enter_context(Daemon())
-        targets = [stack.enter_context(Target(SESSION_MIB)) for _ in range(count)]
+        targets, others = (
+            [stack.enter_context(Target(SESSION_MIB)) for _ in range(count)] for _ in range(2)
+        )
+        for other in others:
+            other.ask("track")
+        places = [place for one in others for place in (one.pid, one.start, one.end)]
+        bare = stack.enter_context(Program("ref_rounds", *places, cpu=None))
+        for index in range(count):
+            bare.ask(f"round {index}")
         client = stack.enter_context(daemon.connect())
         began = time.perf_counter_ns()
         sessions = [attach(client, target.pid) for target in targets]
@@ -58,22 +68,28 @@ def _sessions(count: int, pace: Pace) -> Iterator[Row]:
             session.iterate()
         taken = time.perf_counter_ns() - began
         yield single(f"daemon: {count} sessions, attach + iteration 0 of all", "ms", [taken])
-        shares, waits = [], []
+        shares, least, waits = [], [], []
+        pairs = list(zip(targets, sessions, strict=True))
         for _ in range(min(pace.rounds, 5)):
-            share, waited = _seconds(daemon, list(zip(targets, sessions, strict=True)))
-            shares.append(share)
+            theirs, ours, waited = _seconds(daemon, pairs, bare, others)
+            shares.append(ours)
+            least.append(theirs)
             waits += waited
-        row = single(f"daemon: {count} sessions at 1 Hz, CPU", "%", shares)
-        yield _allowed(row, BUSY_PERCENT * count / SESSIONS)
+        row = compare(f"daemon: {count} sessions at 1 Hz, CPU", "%", least, shares)
+        yield replace(row, allowed=BUSY_PERCENT * count / SESSIONS)
         yield single(f"daemon: {count} sessions at 1 Hz, an iteration takes", "ms", waits)
         yield single(f"daemon: {count} sessions, resident", "MiB", [daemon.resident()])
 
 
 def _seconds(
-    daemon: Daemon, pairs: list[tuple[Target, ClientSession]]
-) -> tuple[float, list[float]]:
-    """Two seconds of it: the share of one CPU that the daemon used, and ns of each iteration."""
-    cpu, began = daemon.cpu_ns(), time.monotonic()
+    daemon: Daemon,
+    pairs: list[tuple[Target, ClientSession]],
+    bare: Program,
+    others: list[Target],
+) -> tuple[float, float, list[float]]:
+    """Two seconds of it: the shares of one CPU that `bare` and the daemon used, and ns of each
+    iteration. Raises NotMeasured if `bare` did not see what was written."""
+    cpu, least, began = daemon.cpu_ns(), cpu_ns(bare.process_id), time.monotonic()
     waits: list[float] = []
     for second in range(2):
         for index, (target, session) in enumerate(pairs):
@@ -84,8 +100,14 @@ def _seconds(
             before = time.perf_counter_ns()
             session.iterate()
             waits.append(time.perf_counter_ns() - before)
+            time.sleep(max(0.0, due + 0.5 / len(pairs) - time.monotonic()))
+            other = others[index]
+            other.dirty(other.pages // 100)
+            if bare.ask(f"round {index}")[1:3] != [other.pages // 100, 1]:
+                raise NotMeasured("the reference did not see what was written")
     time.sleep(max(0.0, began + 2 - time.monotonic()))
-    return (daemon.cpu_ns() - cpu) / 1e9 / (time.monotonic() - began), waits
+    taken = (time.monotonic() - began) * 1e9
+    return (cpu_ns(bare.process_id) - least) / taken, (daemon.cpu_ns() - cpu) / taken, waits
 
 
 class Scanning(threading.Thread):

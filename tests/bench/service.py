@@ -80,9 +80,8 @@ class Daemon:
         return self._said.read().decode(errors="replace")[-500:].replace("\n", " / ")
 
     def cpu_ns(self) -> int:
-        """CPU time that its threads have used, in ns: /proc/PID/task/TID/schedstat."""
-        tasks = Path(f"/proc/{self.pid}/task").glob("*/schedstat")
-        return sum(int(task.read_text().split()[0]) for task in tasks)
+        """CPU time that its threads have used, in ns."""
+        return cpu_ns(self.pid)
 
     def resident(self) -> int:
         """Bytes resident, as VmRSS has it."""
@@ -121,6 +120,12 @@ def also(client: Client, session: ClientSession, deliver: str) -> ClientSession:
     other = client.session(session.name, auto_ack=True, deliver=deliver)
     other.iterate()
     return other
+
+
+def cpu_ns(pid: int) -> int:
+    """CPU time that the threads of a process have used, in ns: /proc/PID/task/TID/schedstat."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks)
 
 
 def resident(pid: int) -> int:

@@ -48,6 +48,20 @@ def test_layout_sees_every_region_and_what_is_new() -> None:
         assert layout.ask("refuse 3")[1] == errno.EPERM
 
 
+def test_rounds_see_what_was_written_in_each_and_a_new_layout() -> None:
+    with Target(1) as one, Target(3) as other:
+        places = [place for each in (one, other) for place in (each.pid, each.start, each.end)]
+        with Program("ref_rounds", *places) as rounds:
+            for index, target in enumerate((one, other)):
+                target.ask("track")
+                assert rounds.ask(f"round {index}")[1:3] == [target.pages, 0]
+            other.dirty(7)
+            assert rounds.ask("round 0")[1:3] == [0, 1]
+            assert rounds.ask("round 1")[1:3] == [7, 1]
+            other.more_threads(2)
+            assert rounds.ask("round 1")[2] == 0
+
+
 def test_a_bare_userfaultfd_leaves_nothing_behind() -> None:
     with Target(1, threads=3) as target, target.stopper() as stopper:
         before = sorted(Path(f"/proc/{target.pid}/fd").iterdir())
