@@ -153,6 +153,9 @@ def _follow(
                     told(run, run.results[-1])
                 elif "ended" in said:
                     ended, run.left_out = True, said["left_out"]
+                    # 0 and 1: all tests were run (pytest.ExitCode).
+                    if said["ended"] not in (0, 1):
+                        run.failure = f"pytest could not run the tests (exit code {said['ended']})"
         except Over:
             run.failure = f"there was no time left after {_last(run)} (see --minutes)"
         except TimeoutError:

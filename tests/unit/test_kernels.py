@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
+
 import pytest
 
-from tests.kernels import archive, table
+from tests.kernels import archive, machine, table
 from tests.kernels.machine import Result, Run
 
 URIS = """\
@@ -78,6 +81,14 @@ def test_a_failure_is_a_problem_however_many_passed() -> None:
 def test_a_kernel_that_did_not_boot_is_a_problem() -> None:
     runs = [complete(), Run("newest", failure="could not be had")]
     assert table.problems(runs) == ["newest : could not be had"]
+
+
+def test_tests_that_could_not_be_run_are_a_problem(tmp_path: Path) -> None:
+    """A word that pytest does not know, for one: it then says nothing of any test."""
+    until = time.monotonic() + 60
+    run = machine.here("here", tmp_path, ["--no-such-word"], {}, lambda *_: None, until)
+    (problem,) = table.problems([run], complete=False)
+    assert "exit code 4" in problem and "--no-such-word" in problem
 
 
 def test_reasons_are_given_once_with_rows_and_kernels() -> None:
