@@ -88,12 +88,13 @@ class Watch:
                 iteration = await self.held.worker.run(
                     partial(self.held.do_iterate, self._consumer, last, self._own)
                 )
-            except (TrackError, RuntimeError, OSError) as error:
+                if self._own:
+                    last = iteration.number
+                await self._push(iteration)
+            except (TrackError, RuntimeError, OSError, MemoryError) as error:
+                # Also of what waits: it is acknowledged, and nothing later has it.
                 self._end(error)
                 return
-            if self._own:
-                last = iteration.number
-            await self._push(iteration)
             self._filled.set()
             # What a slow one ran over is left out.
             passed = loop.time() - due
@@ -134,7 +135,11 @@ class Watch:
             self._guest.connection.notify("iteration", made)
 
     def _end(self, error: BaseException) -> None:
-        found = error if isinstance(error, TrackError) else TrackError(str(error))
+        found = (
+            error
+            if isinstance(error, TrackError)
+            else TrackError(str(error) or "no memory is left")
+        )
         log.info("session %s: watch %d ended: %s", self.held.id, self.number, found.message)
         self._guest.connection.notify(
             "watch_ended",
