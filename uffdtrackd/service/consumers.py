@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..model.errors import LimitReached, UsageError
 from ..model.fold import fold
@@ -27,6 +27,20 @@ DEFAULT = "default"
 LONGEST_NAME = 64
 # Deliveries that can be acknowledged one by one; more are kept together.
 MOST_SEGMENTS = 16
+
+
+class Marks(NamedTuple):
+    """How far a consumer was, for any thread. pending: what it had not acknowledged."""
+
+    name: str
+    delivered: int
+    acknowledged: int
+    pending: tuple[Iteration, ...]
+
+    @property
+    def pending_bytes(self) -> int:
+        """Dirty, of all segments: what it would copy, or more where they overlap."""
+        return sum(pages.dirty.bytes for part in self.pending for pages in part.processes.values())
 
 
 class Consumer:
@@ -50,10 +64,15 @@ class Consumer:
         return self._needs_full
 
     @property
+    def marks(self) -> Marks:
+        """As of now."""
+        pending = (*self._closed, self._open) if self._open is not None else tuple(self._closed)
+        return Marks(self.name, self.delivered, self.acknowledged, pending)
+
+    @property
     def pending_bytes(self) -> int:
-        """Dirty, of all segments: what it would copy, or more where they overlap."""
-        parts = [*self._closed, *([self._open] if self._open else [])]
-        return sum(pages.dirty.bytes for part in parts for pages in part.processes.values())
+        """See Marks."""
+        return self.marks.pending_bytes
 
     def add(self, iteration: Iteration) -> None:
         """What was just collected. One that needs everything anyway is not burdened with it."""
@@ -143,6 +162,10 @@ class Consumers:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def marks(self) -> tuple[Marks, ...]:
+        """Of all."""
+        return tuple([one.marks for one in self._all.values()])
 
     def find(self, name: str) -> Consumer:
         """Raises UsageError if there is none of this name."""

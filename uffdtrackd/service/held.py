@@ -4,8 +4,8 @@
                            (C, no GIL)                     --> the fold for the one that asked
                     \\--> pending, ack, read, freeze, thaw: in turn with it
 
-Everything named `do_*` runs in the worker's thread and nowhere else; the loop sees `facts`, which
-is replaced as a whole after each job.
+Everything named `do_*` runs in the worker's thread and nowhere else; the loop sees `facts`, made
+when asked for of what is replaced as a whole after each job.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
 from ..model.region import Region, Window
 from . import journal, messages
-from .consumers import Consumers
+from .consumers import Consumers, Marks
 from .keeper import Kept
 from .worker import Worker
 
@@ -98,6 +98,29 @@ class Facts(NamedTuple):
     consumers: tuple[ConsumerFacts, ...] = ()
 
 
+class _Told(NamedTuple):
+    """What facts are made of: most jobs are over before anybody asks for them.
+
+    before: earlier facts. changed: what the iterations since made of some of them. consumers:
+    None: those of before.
+    """
+
+    before: Facts
+    changed: Mapping[str, Any] | None = None
+    frozen: bool = False
+    consumers: tuple[Marks, ...] | None = None
+
+    def facts(self) -> Facts:
+        facts = self.before
+        if self.consumers is None:
+            return facts
+        consumers = tuple(
+            ConsumerFacts(one.name, one.delivered, one.acknowledged, one.pending_bytes)
+            for one in self.consumers
+        )
+        return facts._replace(**self.changed or {}, frozen=self.frozen, consumers=consumers)
+
+
 class Held:
     """id: the session's name on the wire. owner: uid of whom it belongs to."""
 
@@ -112,7 +135,7 @@ class Held:
         # Whether it outlives the connection that made it; where its iteration log is.
         self.keep = True
         self.log_path = ""
-        self.facts = Facts(pids=tuple(session.pids))
+        self._told = _Told(Facts(pids=tuple(session.pids)))
         # In the worker's thread: with each iteration after it was answered, and at the end.
         self.on_iteration: Callable[[Iteration], None] | None = None
         self.on_close: Callable[[], None] | None = None
@@ -127,8 +150,17 @@ class Held:
         self._returned_ns = 0
         self._freeze: contextlib.ExitStack | None = None
         self._closed = False
-        # Of facts, by the job under way.
-        self._changed: dict[str, Any] = {}
+        # Of facts, by all iterations; as of the last.
+        self._changed: Mapping[str, Any] | None = None
+
+    @property
+    def facts(self) -> Facts:
+        """As of the end of the last job."""
+        return self._told.facts()
+
+    @facts.setter
+    def facts(self, facts: Facts) -> None:
+        self._told = _Told(facts)
 
     @property
     def consumers(self) -> Consumers:
@@ -302,19 +334,19 @@ class Held:
         now = time.monotonic_ns()
         passed = now - self._returned_ns if self._returned_ns else 0
         self._returned_ns = now
-        facts = self.facts
-        self._changed |= dict(
-            pids=tuple(self.session.pids),
-            status=tuple(self.session.status),
-            iterations=facts.iterations + 1,
-            last=iteration.head(),
-            dirty_bytes=dirty,
-            dirty_bytes_total=facts.dirty_bytes_total + (dirty if iteration.number else 0),
-            discarded_bytes_total=facts.discarded_bytes_total + gone,
-            collect_ns_total=facts.collect_ns_total + iteration.duration_ns,
-            stopped_ns_total=facts.stopped_ns_total + iteration.stopped_ns,
-            rate=dirty * 1e9 / passed if passed else None,
-        )
+        so_far = self._changed or self._told.before._asdict()
+        self._changed = {
+            "pids": tuple(self.session.pids),
+            "status": tuple(self.session.status),
+            "iterations": so_far["iterations"] + 1,
+            "last": iteration.head(),
+            "dirty_bytes": dirty,
+            "dirty_bytes_total": so_far["dirty_bytes_total"] + (dirty if iteration.number else 0),
+            "discarded_bytes_total": so_far["discarded_bytes_total"] + gone,
+            "collect_ns_total": so_far["collect_ns_total"] + iteration.duration_ns,
+            "stopped_ns_total": so_far["stopped_ns_total"] + iteration.stopped_ns,
+            "rate": dirty * 1e9 / passed if passed else None,
+        }
 
     def note_error(self, error: TrackError) -> None:
         """Shown by `status` until the next one."""
@@ -336,16 +368,11 @@ class Held:
     def _end(self, error: BaseException | None) -> None:
         if isinstance(error, TrackError) and not isinstance(error, UsageError):
             self.note_error(error)
-        changed, self._changed = self._changed, {}
-        self.facts = self.facts._replace(
-            **changed,
-            frozen=self._freeze is not None and self.session.is_frozen,
-            consumers=tuple(
-                [
-                    ConsumerFacts(one.name, one.delivered, one.acknowledged, one.pending_bytes)
-                    for one in self._consumers
-                ]
-            ),
+        self._told = _Told(
+            self._told.before,
+            self._changed,
+            self._freeze is not None and self.session.is_frozen,
+            self._consumers.marks(),
         )
 
 

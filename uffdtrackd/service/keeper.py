@@ -212,6 +212,7 @@ class Kept:
         # First the descriptors: a state without them costs a full iteration, they alone nothing.
         self._put_away()
         held, parts = self._held, memento.Parts()
+        facts = held.facts
         saved = {
             "version": VERSION,
             "owner": held.owner,
@@ -222,7 +223,7 @@ class Kept:
                 for number, one in enumerate(held.consumers)
                 if not one.passing
             ],
-            "facts": {name: getattr(held.facts, name) for name in _FACTS},
+            "facts": {name: getattr(facts, name) for name in _FACTS},
         }
         held.session.keep({_PART: msgpack.packb(saved), **parts})
 
