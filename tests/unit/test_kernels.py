@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -104,3 +105,17 @@ def test_reasons_are_given_once_with_rows_and_kernels() -> None:
     assert "- always: pid N [rows 6]" in told
     assert "- n/a: no such thing [kernel-newest: 7]" in told
     assert table.problems(runs) == []
+
+
+@pytest.mark.parametrize("silence", [600.0, 0.5])
+def test_a_machine_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silence: float
+) -> None:
+    """At the end of the time for all, or when it says nothing any more."""
+    monkeypatch.setattr(machine, "SILENCE", silence)
+    until = time.monotonic() + (60 if silence < 1 else 0.5)
+    with (tmp_path / "errors").open("wb") as errors, (tmp_path / "said").open("w") as said:
+        command = [sys.executable, "-c", "import time; time.sleep(600)"]
+        run = machine._follow("stable", command, lambda *_: None, errors, said, until)
+    assert ("silent for" if silence < 1 else "no time left") in run.failure
+    assert len(table.problems([run])) == 1
