@@ -10,6 +10,7 @@ no time left.
 from __future__ import annotations
 
 import argparse
+import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -89,8 +90,16 @@ def conclude(runs: list[Run], seconds: float, complete: bool) -> int:
         print(f"\nPROBLEM {problem}")
     tests = sum(len(run.results) for run in runs)
     print(f"\n{tests} tests on {len(runs)} kernels in {seconds:.0f} s: {len(problems)} problems")
-    (FOLDER / "table.md").write_text(table.text(runs, markdown=True) + "\n")
+    made = f"{len(problems)} problems, {time.strftime('%Y-%m-%d')}, commit {_commit()}"
+    text = table.text(runs, markdown=True)
+    (FOLDER / "table.md").write_text(f"{tests} tests in {seconds:.0f} s, {made}:\n\n{text}\n")
     return 1 if problems else 0
+
+
+def _commit() -> str:
+    """Of what was tested; with a plus if something was changed since."""
+    command = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    return subprocess.run(command, cwd=image.ROOT, capture_output=True, text=True).stdout.strip()
 
 
 def _told(run: Run, result: Result) -> None:
