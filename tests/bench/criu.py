@@ -61,7 +61,7 @@ def packages(kernel: archive.Kernel, folder: Path) -> Path:
         (staging / "usr" / part).mkdir(parents=True)
         (staging / part).symlink_to(f"usr/{part}")
     apt = archive.Apt(folder / "criu-apt", (SUITE,))
-    apt.run("apt-get", "update")
+    apt.update()
     apt.run("apt-get", "-y", "-d", "--no-install-recommends", "install", "criu")
     for package in sorted((apt.base / "archives").glob("*.deb")):
         # Through tar: dpkg-deb -x would put folders where the links are.
@@ -174,7 +174,7 @@ def main(argv: list[str] | None = None) -> int:
     began = time.monotonic()
     _tell("fetching the kernel and CRIU")
     try:
-        (kernel,) = archive.fetch(PLACE, [KERNEL])
+        (kernel,) = archive.fetch(PLACE, [KERNEL]).demanded()
         disks = [image.root_disk(PLACE), packages(kernel, PLACE)]
     except archive.ArchiveError as error:
         _tell(f"error: {error}")

@@ -15,9 +15,10 @@ import functools
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 #: In the order of the columns: what one is called, and the suites of which it takes the newest.
 #: bookworm-backports stopped at 6.12.95, before hangs and misses were fixed that trixie has fixed.
@@ -34,10 +35,13 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 PACKAGE = "linux-image-cloud-amd64"
 
 
+T = TypeVar("T")
+
 #: Seconds that one step may take with a slow mirror.
 PATIENCE = 900
 
 
+_GONE = re.compile(r"\bE: The repository '\S+ (\S+) Release' does not have a Release file")
 _FAILED = re.compile(r"^(E: |W: .*(NO_PUBKEY|Failed to fetch|GPG error))", re.M)
 
 
@@ -55,19 +59,48 @@ class Kernel:
     modules: Path
 
 
-def fetch(folder: Path, names: Sequence[str]) -> list[Kernel]:
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """absent: columns whose suites the mirror has no more. failed: columns that could not be had.
+
+    Both by name, with the reason.
+    """
+
+    kernels: list[Kernel]
+    absent: dict[str, str]
+    failed: dict[str, str]
+
+    def demanded(self) -> list[Kernel]:
+        """The kernels, where none may be missing. Raises ArchiveError."""
+        for name, reason in {**self.absent, **self.failed}.items():
+            raise ArchiveError(f"no kernel {name}: {reason}")
+        return self.kernels
+
+
+def fetch(folder: Path, names: Sequence[str]) -> Fetched:
     """The kernels of the columns `names`, unpacked below `folder`. Raises ArchiveError."""
-    try:
-        return _fetch(folder, names)
-    except ArchiveError:
-        # Lists and packages do not fit each other while a mirror is being brought up to date.
-        return _fetch(folder, names)
-
-
-def _fetch(folder: Path, names: Sequence[str]) -> list[Kernel]:
     apt = Apt(folder, [suite for _, of_name in SUITES for suite in of_name])
-    apt.run("apt-get", "update")
-    return [apt.kernel(name, suites) for name, suites in SUITES if name in names]
+    gone = _again(apt.update)
+    found = Fetched([], {}, {})
+    for name, suites in SUITES:
+        if name not in names:
+            continue
+        if there := [suite for suite in suites if suite not in gone]:
+            try:
+                found.kernels.append(_again(functools.partial(apt.kernel, name, there)))
+            except ArchiveError as error:
+                found.failed[name] = str(error)
+        else:
+            found.absent[name] = f"the mirror has no {', '.join(suites)}"
+    return found
+
+
+def _again(step: Callable[[], T]) -> T:
+    """Lists and packages do not fit each other while a mirror is being brought up to date."""
+    try:
+        return step()
+    except ArchiveError:
+        return step()
 
 
 def mirror() -> str:
@@ -100,9 +133,7 @@ class Apt:
         for part in ("lists/partial", "archives/partial", "empty"):
             (self.base / part).mkdir(parents=True, exist_ok=True)
         (self.base / "status").touch()
-        base = mirror()
-        sources = "".join(f"deb [signed-by={KEYRING}] {base} {suite} main\n" for suite in suites)
-        (self.base / "sources.list").write_text(sources)
+        self.suites = suites
         options = {
             "Dir::State": self.base,
             "Dir::State::lists": self.base / "lists",
@@ -122,6 +153,28 @@ class Apt:
             "APT::Sandbox::User": "root",
         }
         self.options = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
+
+    def update(self) -> set[str]:
+        """Gets the lists. Returns suites that the mirror has not; one at least it must have.
+
+        Raises ArchiveError.
+        """
+        gone: set[str] = set()
+        try:
+            self._update(self.suites)
+        except ArchiveError as error:
+            gone = set(_GONE.findall(str(error)))
+            there = [suite for suite in self.suites if suite not in gone]
+            if not gone or not there:
+                raise
+            self._update(there)
+        return gone
+
+    def _update(self, suites: Sequence[str]) -> None:
+        base = mirror()
+        sources = "".join(f"deb [signed-by={KEYRING}] {base} {suite} main\n" for suite in suites)
+        (self.base / "sources.list").write_text(sources)
+        self.run("apt-get", "update")
 
     def run(self, program: str, *args: str, cwd: Path | None = None) -> str:
         """What it prints. Raises ArchiveError with what it complains about."""

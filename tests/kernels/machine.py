@@ -55,7 +55,10 @@ class Result:
 
 @dataclass(slots=True)
 class Run:
-    """What one kernel did. failure: why there are not all results; "" when there are."""
+    """What one kernel did. failure: why there are not all results; "" when there are.
+
+    absent: why there is no such kernel, which is no failure.
+    """
 
     column: str
     kernel: str = ""
@@ -63,6 +66,7 @@ class Run:
     check: Mapping[str, Any] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
     failure: str = ""
+    absent: str = ""
     seconds: float = 0.0
     left_out: int = 0
 

@@ -59,23 +59,24 @@ def main() -> int:
             jobs.append(pool.submit(machine.here, name, FOLDER, words, {}, _told, until))
         try:
             say("fetching kernels")
-            kernels = archive.fetch(FOLDER, wanted)
+            fetched = archive.fetch(FOLDER, wanted)
             disk = image.root_disk(FOLDER)
         except (archive.ArchiveError, OSError) as error:
             say(f"error: {error}")
-            kernels = []
+            fetched = archive.Fetched([], {}, {})
         # By a signal: a test that takes too long fails, and the others are run.
         patience = f"--timeout={machine.SILENCE - 120:g}"
         emulated = [*arguments, patience, "--timeout-method=signal"]
         environment = {"UFFDTRACKD_TEST_SLOWNESS": str(SLOWNESS)}
-        for kernel in kernels:
+        for kernel in fetched.kernels:
             say(f"{kernel.name}: {kernel.release}")
             jobs.append(
                 pool.submit(machine.boot, kernel, disk, FOLDER, emulated, environment, _told, until)
             )
         runs = [job.result() for job in jobs]
+    runs += [Run(name, absent=reason) for name, reason in fetched.absent.items()]
     runs += [
-        Run(name, failure="could not be had")
+        Run(name, failure=fetched.failed.get(name, "could not be had"))
         for name in wanted
         if name not in {run.column for run in runs}
     ]
@@ -89,10 +90,12 @@ def conclude(runs: list[Run], seconds: float, complete: bool) -> int:
     for problem in problems:
         print(f"\nPROBLEM {problem}")
     tests = sum(len(run.results) for run in runs)
-    print(f"\n{tests} tests on {len(runs)} kernels in {seconds:.0f} s: {len(problems)} problems")
+    absent = sum(bool(run.absent) for run in runs)
+    ran = f"{tests} tests on {len(runs) - absent} kernels ({absent} left out) in {seconds:.0f} s"
+    print(f"\n{ran}: {len(problems)} problems")
     made = f"{len(problems)} problems, {time.strftime('%Y-%m-%d')}, commit {_commit()}"
     text = table.text(runs, markdown=True)
-    (FOLDER / "table.md").write_text(f"{tests} tests in {seconds:.0f} s, {made}:\n\n{text}\n")
+    (FOLDER / "table.md").write_text(f"{ran}, {made}:\n\n{text}\n")
     return 1 if problems else 0
 
 

@@ -69,6 +69,7 @@ def problems(runs: Sequence[Run], complete: bool = True) -> list[str]:
 
     complete: every row has to have an answer.
     """
+    runs = [run for run in runs if not run.absent]
     found = [f"{run.column} {run.kernel}: {run.failure}" for run in runs if run.failure]
     for run in runs:
         found += [
@@ -105,6 +106,8 @@ def reasons(runs: Sequence[Run]) -> list[str]:
 
 def text(runs: Sequence[Run], markdown: bool = False) -> str:
     """The table, its reasons and what is wrong."""
+    absent = [f"left out: {run.column}: {run.absent}" for run in runs if run.absent]
+    runs = [run for run in runs if not run.absent]
     heads = ["row", *(run.kernel or run.column for run in runs)]
     lines = [[row, *cells] for row, cells in grid(runs)]
     lines.append(["backend", *(run.backend for run in runs)])
@@ -120,7 +123,7 @@ def text(runs: Sequence[Run], markdown: bool = False) -> str:
         + bar[2]
         for line in (heads, rule, *lines)
     ]
-    told = "\n".join(f"- {line}" for line in reasons(runs))
+    told = "\n".join(f"- {line}" for line in absent + reasons(runs))
     return "\n".join(line.rstrip() for line in body) + "\n\n" + told
 
 

@@ -84,6 +84,70 @@ def test_a_kernel_that_did_not_boot_is_a_problem() -> None:
     assert table.problems(runs) == ["newest : could not be had"]
 
 
+def test_a_kernel_that_debian_has_no_more_is_left_out_and_said() -> None:
+    runs = [complete(), Run("unfixed", absent="the mirror has no such-suite")]
+    assert table.problems(runs) == []
+    assert "- left out: unfixed: the mirror has no such-suite" in table.text(runs)
+
+
+def mirror_with(monkeypatch: pytest.MonkeyPatch, *there: str) -> None:
+    """apt-get answers as for a mirror that has some suites."""
+
+    def run(apt: archive.Apt, *_: str) -> str:
+        asked = [line.split()[3] for line in (apt.base / "sources.list").open()]
+        told = [
+            f"E: The repository 'https://mirror.example/debian {suite} Release' "
+            "does not have a Release file."
+            for suite in asked
+            if suite not in there
+        ]
+        if told:
+            raise archive.ArchiveError("apt-get update: " + "\n".join(told))
+        return ""
+
+    monkeypatch.setattr(archive, "mirror", lambda: "https://mirror.example/debian")
+    monkeypatch.setattr(archive.Apt, "run", run)
+
+
+def test_a_suite_that_is_gone_takes_no_other_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror_with(monkeypatch, "one", "three")
+    apt = archive.Apt(tmp_path, ["one", "two", "three", "four"])
+    assert apt.update() == {"two", "four"}
+
+
+def test_a_mirror_without_any_suite_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror_with(monkeypatch)
+    with pytest.raises(archive.ArchiveError, match="two"):
+        archive.Apt(tmp_path, ["one", "two"]).update()
+
+
+def test_one_kernel_that_cannot_be_had_takes_no_other_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = archive.Kernel("stable", "6.12", tmp_path, tmp_path)
+
+    def one(_: archive.Apt, name: str, suites: list[str]) -> archive.Kernel:
+        if name == "newest":
+            raise archive.ArchiveError("broken")
+        return kernel
+
+    monkeypatch.setattr(
+        archive, "SUITES", (("old", ("a",)), ("stable", ("b",)), ("newest", ("c",)))
+    )
+    monkeypatch.setattr(archive.Apt, "kernel", one)
+    mirror_with(monkeypatch, "b", "c")
+    found = archive.fetch(tmp_path, ["old", "stable", "newest"])
+    assert found.kernels == [kernel]
+    assert found.failed == {"newest": "broken"}
+    assert found.absent == {"old": "the mirror has no a"}
+    with pytest.raises(archive.ArchiveError, match="old"):
+        found.demanded()
+
+
 def test_tests_that_could_not_be_run_are_a_problem(tmp_path: Path) -> None:
     """A word that pytest does not know, for one: it then says nothing of any test."""
     until = time.monotonic() + 60
