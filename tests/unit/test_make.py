@@ -37,5 +37,5 @@ def test_ci_runs_the_tests() -> None:
     commands = [
         line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("make ")
     ]
-    targets = ("test", "test-systemd", "bench-check")
+    targets = ("test", "test-systemd", "bench-check", "test-kernels")
     assert commands == [f"make {target} </dev/null" for target in targets]
