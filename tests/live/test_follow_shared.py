@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
+import uffdtrackd
 from tests.live.tree import Followed, no_process_events
 from tests.procfs import PAGE
-from tests.puppet import MADV_DONTNEED, MADV_REMOVE, MAP_ANONYMOUS, MAP_SHARED, RW, Puppet
+from tests.puppet import HUGE, MADV_DONTNEED, MADV_REMOVE, MAP_ANONYMOUS, MAP_SHARED, RW, Puppet
 from tests.victim import Victim
 from uffdtrackd import PageSet
 from uffdtrackd.tracking import neighbours
@@ -365,6 +366,42 @@ def test_written_where_nothing_was_and_given_back(family: Family) -> None:
         found = tree.iteration.processes[first.pid]
         assert {region.reason for region in found.regions if region.start == at} == {""}
         assert far in found.dirty and far + 2 * PAGE not in found.dirty
+
+
+@pytest.mark.both_backends
+@pytest.mark.parametrize("maps_it_late", [False, True])
+def test_written_where_another_had_written_and_given_back(
+    family: Family, maps_it_late: bool
+) -> None:
+    """The page is there already, and its writer has never had a page anywhere near."""
+    first = family.first
+    at = first.mmap(8 * 512, RW, MAP_SHARED | MAP_ANONYMOUS)
+    far = (at // HUGE + 4) * HUGE  # nothing else is in its page table
+    place = PageSet.from_ranges([(at, at + 8 * 512 * PAGE)])
+    first.fill(at, 2)
+    early = first.agent("child")
+    early.fill(far, 4)
+    # Nobody reads: that would make the page tables, in whatever process is read.
+    with uffdtrackd.attach(first.pid, follow="fork") as session:
+
+        def listed() -> list[PageSet]:
+            found = [one.dirty & place for one in session.iterate().processes.values()]
+            return [pages for pages in found if pages]
+
+        if maps_it_late:
+            while listed():
+                pass
+        writer = first.agent("child")
+        while listed():
+            pass
+        for one in (first, writer):
+            one.fill(far, 2)
+            one.madvise(far, 2, MADV_DONTNEED)
+            one.fill(at, 1)
+            wanted = PageSet.from_ranges([(at, at + PAGE), (far, far + 2 * PAGE)])
+            assert listed() == [wanted] * 3
+            while listed():
+                pass
 
 
 def test_an_outsider_forks_while_it_is_looked_at(

@@ -65,6 +65,16 @@ class Collector:
         """Runs of pages that another collector has seen, for one that has not collected yet."""
         self._set(lib.ut_collector_adopt, pages)
 
+    def arm(self, uffd: int, pages: memoryview) -> None:
+        """Runs of pages that a shared object has: every hole there is protected from now on.
+
+        To be called before the pages are told. Raises NativeError: ENOENT where something is not
+        mapped any more, and some is not protected then.
+        """
+        error = new_error()
+        if lib.ut_collector_arm(self._c, uffd, words(pages), len(pages) // 2, error):
+            raise raised(error)
+
     def _set(self, call: Any, ranges: memoryview) -> None:
         if call(self._c, words(ranges), len(ranges) // 2):
             raise MemoryError("collector")

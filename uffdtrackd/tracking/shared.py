@@ -50,13 +50,14 @@ _LOOKS = 3
 class SharedPages:
     """The answer to a View: pages of its shared regions, and what was found about these.
 
-    always: the part of dirty listed every time. reasons: of the regions that are so, by start.
-    windows: what the regions show.
+    always: the part of dirty listed every time. data: what exists of the rest, dirty or not.
+    reasons: of the regions that are listed every time, by start. windows: what the regions show.
     """
 
     dirty: PageSet
     discarded: PageSet
     always: PageSet
+    data: PageSet
     reasons: Mapping[int, str] = field(default_factory=dict)
     windows: tuple[Window, ...] = ()
 
@@ -91,7 +92,7 @@ class SharedMemory:
             # Most targets share nothing, and this is in the way of every iteration.
             self._objects, self._names, self._complete = {}, {}, True
             none = PageSet(self._page_size)
-            return [SharedPages(none, none, none)] * len(views)
+            return [SharedPages(none, none, none, none)] * len(views)
         complete, self._complete = self._complete, False
         self._sort(views)
         pids = {view.pid for view in views} | set(sharing)
@@ -216,7 +217,7 @@ class SharedMemory:
         size = self._page_size
         dirty = always = data = extent = PageSet(size)
         if not view.regions:
-            return SharedPages(dirty, dirty, dirty)
+            return SharedPages(dirty, dirty, dirty, dirty)
         reasons: dict[int, str] = {}
         windows = []
         for vma, name in zip(view.regions, self._names[view.pid][1], strict=True):
@@ -231,7 +232,8 @@ class SharedMemory:
                 always |= pages
                 reasons[vma.start] = verdict.reason
             windows.append(Window(vma.start, vma.end, name, vma.offset))
-        return SharedPages(dirty, (view.known & extent) - data, always, reasons, tuple(windows))
+        discarded = (view.known & extent) - data
+        return SharedPages(dirty, discarded, always, data - always, reasons, tuple(windows))
 
 
 def _name(view: View, vma: Vma) -> str:

@@ -60,7 +60,6 @@ class SyncTracker(Tracker):
         earlier: Remembered | None = None,
     ) -> None:
         super().__init__(pid, tid, uffd, pagemap, page_size, earlier)
-        self._uffd = uffd
         self._huge = HugePages(pagemap, self._mem, page_size, self._clear_huge)
         self._sync_registrar = SyncRegistrar(uffd, pagemap, self._limit, page_size)
         self._registrar = self._sync_registrar

@@ -130,7 +130,8 @@ class Tracker:
         self._registrar = Registrar(uffd, pagemap, limit, page_size, self._smaps)
         self._collector = Collector(pagemap, limit, silent_holes=not works("empty_huge_page"))
         self._huge = HugePages(pagemap, self._mem, page_size)
-        self._pid, self._tid = pid, tid
+        self._pid, self._tid, self._uffd = pid, tid, uffd
+        self._armed = True  # all that shared objects have, or so it was in the last iteration
         self._half: Half | None = None
         self._space: Space | None = None
         self._huge_sizes: dict[tuple[int, int], int] = {}
@@ -214,8 +215,9 @@ class Tracker:
         """The second half. shared: the answer to the View. Raises NativeError."""
         half, self._half = self._half, None
         assert half is not None, "gather() first"
+        self._armed = True
         collection = self._finish(half, shared)
-        self._complete = True
+        self._complete = self._armed
         return collection
 
     def _distrust(self) -> None:
@@ -281,6 +283,7 @@ class Tracker:
             dirty = (dirty - space.shared) | shared.dirty
             discarded = (discarded - space.shared) | shared.discarded
             always |= shared.always
+            self._arm(shared.data)
         if discarded:
             dirty -= discarded
         if discarded or always is not space.always:
@@ -294,6 +297,16 @@ class Tracker:
         self._learn(dirty, discarded, space)
         regions = self._regions(space, shared.reasons, pins)
         return Collection(dirty, discarded, always, regions, stats, shared.windows)
+
+    def _arm(self, data: PageSet) -> None:
+        """Whoever writes what a shared object has must meet protection, wherever it is mapped."""
+        try:
+            self._collector.arm(self._uffd, data.runs)
+        except NativeError as error:
+            if error.errno == errno.ESRCH:
+                raise
+            # Unmapped since maps was read: what is left may be without.
+            self._armed = False
 
     def _learn(self, dirty: PageSet, discarded: PageSet, space: Space) -> None:
         """What a consumer holds from now on."""

@@ -38,6 +38,14 @@ void ut_collector_forget(struct ut_collector *collector, uint64_t start, uint64_
 int ut_collector_adopt(struct ut_collector *collector, const uint64_t *runs,
                        uint64_t count);
 
+/*
+ * Pages that a shared object has, in runs: from now on every hole there is protected
+ * (c/arm.h). uffd: of the address space. To be called before the pages are told. -1:
+ * ESRCH, ENOMEM, or ENOENT where it is not mapped any more, and some are not protected.
+ */
+int ut_collector_arm(struct ut_collector *collector, int uffd, const uint64_t *runs,
+                     uint64_t count, struct ut_error *error);
+
 struct ut_collected {
 	struct ut_regions *dirty; /* written, or dirty because a call failed */
 	struct ut_regions *file;  /* first seen: clean pages of a file, now protected */

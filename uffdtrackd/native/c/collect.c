@@ -41,6 +41,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "arm.h"
 #include "emptied.h"
 #include "holes.h"
 #include "api/collect.h"
@@ -105,6 +106,7 @@ struct ut_collector *ut_collector_new(int pagemap, uint64_t limit)
 		c->limit = limit;
 		c->emptied.pagemap = pagemap;
 		c->emptied.shared = &c->shared;
+		c->emptied.unsure = &c->file;
 	}
 	return c;
 }
@@ -165,6 +167,27 @@ int ut_collector_adopt(struct ut_collector *c, const uint64_t *pairs, uint64_t c
 			return -1;
 	}
 	return 0;
+}
+
+int ut_collector_arm(struct ut_collector *c, int uffd, const uint64_t *runs,
+                     uint64_t count, struct ut_error *error)
+{
+	struct spans blocks = {0}, spans;
+	int ret = arm_holes(uffd, runs, count, &c->spans, &c->excluded, &blocks, error);
+
+	if (!ret && blocks.count) {
+		c->next.count = 0;
+		ret = spans_merge(&c->spans, &blocks, &c->next);
+		if (ret) {
+			ut_fail(error, "arm", ENOMEM, 0, 0, 0);
+		} else {
+			spans = c->spans;
+			c->spans = c->next;
+			c->next = spans;
+		}
+	}
+	free(blocks.data);
+	return ret;
 }
 
 /* What a failed call leaves: every page asked for is dirty. -1 if even that is hopeless.

@@ -134,16 +134,21 @@ static int is_void(struct emptied *e, uint64_t block)
 	       !e->scratch.count;
 }
 
-static int append_private(const struct emptied *e, uint64_t start, uint64_t end,
-                          struct ut_regions *voids)
+/* What was in front of a shared object may have been written: nothing tells any more. */
+static int sort_out(const struct emptied *e, uint64_t start, uint64_t end,
+                    struct ut_regions *voids)
 {
 	int err = 0;
 
 	for (uint64_t i = spans_find(e->shared, start);
 	     i < e->shared->count && e->shared->data[i].start < end; i++) {
-		if (start < e->shared->data[i].start)
-			err |= regions_append(voids, start, e->shared->data[i].start, 0);
-		start = max_u64(start, e->shared->data[i].end);
+		uint64_t first = max_u64(start, e->shared->data[i].start);
+		uint64_t last = min_u64(end, e->shared->data[i].end);
+
+		if (start < first)
+			err |= regions_append(voids, start, first, 0);
+		err |= regions_append(e->unsure, first, last, 0);
+		start = last;
 	}
 	if (start < end)
 		err |= regions_append(voids, start, end, 0);
@@ -160,7 +165,7 @@ int emptied_look_for(struct emptied *e, uint64_t start, uint64_t end,
 	     block += BLOCK) {
 		if (!is_void(e, block))
 			continue;
-		err |= append_private(e, block, block + BLOCK, voids);
+		err |= sort_out(e, block, block + BLOCK, voids);
 		if (rest < block)
 			err |= spans_append(kept, rest, block);
 		rest = block + BLOCK;

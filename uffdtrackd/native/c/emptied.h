@@ -6,6 +6,7 @@
 struct emptied {
 	int pagemap;
 	const struct spans *shared; /* where an absent page does not mean an empty one */
+	struct ut_regions *unsure;  /* such places, where nothing says what was written */
 	uint64_t calls;             /* ioctls made so far */
 	struct ut_regions scratch;
 	uint64_t entries[BLOCK / PAGE];

@@ -56,6 +56,36 @@ int spans_cut(struct spans *spans, uint64_t start, uint64_t end)
 	return 0;
 }
 
+int spans_outside(const struct spans *spans, uint64_t start, uint64_t end,
+                  struct spans *out)
+{
+	for (uint64_t i = spans_find(spans, start); start < end; i++) {
+		uint64_t stop = end, after = end;
+
+		if (i < spans->count && spans->data[i].start < end) {
+			stop = max_u64(spans->data[i].start, start);
+			after = min_u64(spans->data[i].end, end);
+		}
+		if (start < stop && spans_append(out, start, stop))
+			return -1;
+		start = after;
+	}
+	return 0;
+}
+
+int spans_merge(const struct spans *one, const struct spans *other, struct spans *out)
+{
+	for (uint64_t i = 0, j = 0; i < one->count || j < other->count;) {
+		int first = j == other->count ||
+		            (i < one->count && one->data[i].start < other->data[j].start);
+		const struct span *span = first ? &one->data[i++] : &other->data[j++];
+
+		if (spans_append(out, span->start, span->end))
+			return -1;
+	}
+	return 0;
+}
+
 uint64_t spans_find(const struct spans *spans, uint64_t address)
 {
 	uint64_t low = 0, high = spans->count;

@@ -35,6 +35,13 @@ int spans_set(struct spans *spans, const uint64_t *pairs, uint64_t count);
 /* Takes [start, end) away; -1 without memory, and nothing is changed then. */
 int spans_cut(struct spans *spans, uint64_t start, uint64_t end);
 
+/* Appends the parts of [start, end) that are in none to *out; -1 without memory. */
+int spans_outside(const struct spans *spans, uint64_t start, uint64_t end,
+                  struct spans *out);
+
+/* Appends both, which do not meet, to *out; -1 without memory. */
+int spans_merge(const struct spans *one, const struct spans *other, struct spans *out);
+
 /* Index of the first that ends above address. */
 uint64_t spans_find(const struct spans *spans, uint64_t address);
 

@@ -1,0 +1,57 @@
+/* Holes of shared objects that nobody has touched; arm.h says why. */
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <linux/userfaultfd.h>
+
+#include "arm.h"
+
+/* The kernel makes markers: see ADOPT_PIECE in c/collect.c. */
+#define PIECE (32ULL << 20)
+
+static int protect(int uffd, uint64_t start, uint64_t end, struct ut_error *error)
+{
+	while (start < end) {
+		uint64_t stop = min_u64(start + PIECE, end);
+		struct uffdio_writeprotect wp = {
+			.range = {start, stop - start},
+			.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+		};
+
+		if (ioctl(uffd, UFFDIO_WRITEPROTECT, &wp))
+			return ut_fail(error, "UFFDIO_WRITEPROTECT", errno, 0, start,
+			               stop - start);
+		start = stop;
+	}
+	return 0;
+}
+
+int arm_holes(int uffd, const uint64_t *runs, uint64_t count, const struct spans *spans,
+              const struct spans *excluded, struct spans *blocks, struct ut_error *error)
+{
+	struct spans missing = {0};
+	uint64_t at = 0;
+	int ret = 0;
+
+	for (uint64_t i = 0; i < count && !ret; i++) {
+		uint64_t start = max_u64(runs[2 * i] & ~(BLOCK - 1), at);
+
+		at = max_u64((runs[2 * i + 1] + BLOCK - 1) & ~(BLOCK - 1), at);
+		ret = spans_outside(spans, start, at, &missing);
+	}
+	for (uint64_t i = 0; i < missing.count && !ret; i++)
+		ret = spans_outside(excluded, missing.data[i].start, missing.data[i].end,
+		                    blocks);
+	if (ret)
+		ut_fail(error, "arm", ENOMEM, 0, 0, 0);
+	for (uint64_t i = 0, j = 0; i < count && j < missing.count && !ret;) {
+		ret = protect(uffd, max_u64(runs[2 * i], missing.data[j].start),
+		              min_u64(runs[2 * i + 1], missing.data[j].end), error);
+		if (runs[2 * i + 1] < missing.data[j].end)
+			i++;
+		else
+			j++;
+	}
+	free(missing.data);
+	return ret;
+}
