@@ -19,14 +19,16 @@ from uffdtrackd.service.watch import Watch
 
 
 class Connection:
-    """One whose peer reads nothing."""
+    """reads: whether its peer reads anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, reads: bool = False) -> None:
         self.said: list[str] = []
         self.ended = asyncio.Event()
+        self._reads = reads
 
     async def room(self) -> None:
-        await asyncio.Event().wait()
+        if not self._reads:
+            await asyncio.Event().wait()
 
     def notify(self, method: str, made: Reply) -> None:
         made.close()
@@ -38,8 +40,15 @@ class Worker:
     async def run(self, job: Callable[[], Any]) -> Any:
         return job()
 
+    def __init__(self) -> None:
+        self.submitted: asyncio.Queue[tuple[Callable[[], Any], asyncio.Future[Any]]] = (
+            asyncio.Queue()
+        )
+
     def submit(self, job: Callable[[], Any]) -> asyncio.Future[Any]:
-        return asyncio.get_running_loop().create_future()
+        future = asyncio.get_running_loop().create_future()
+        self.submitted.put_nowait((job, future))
+        return future
 
 
 def test_the_reader_is_told_that_it_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,3 +76,28 @@ def test_the_reader_is_told_that_it_ended(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(watch, "fold", no_memory)
     assert asyncio.run(run()) == ["watch_ended"]
+
+
+def test_what_nobody_takes_any_more_is_closed() -> None:
+    """Its client goes while the worker makes an answer with a descriptor."""
+
+    async def run() -> Reply:
+        connection, worker = Connection(reads=True), Worker()
+        guest = SimpleNamespace(connection=connection, watches={})
+        held = SimpleNamespace(
+            id="s1", worker=worker, do_iterate=lambda *_: iteration(0), do_forget=len
+        )
+        one = Watch(1, cast(Guest, guest), cast(Held, held), 9.0, "", "memfd", "runs", 1, 1 << 20)
+        one.start()
+        job, future = await asyncio.wait_for(worker.submitted.get(), 10)
+        made: Reply = job()
+        assert made.fds
+        one.stop()
+        await asyncio.sleep(0)
+        future.set_result(made)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return made
+
+    made = asyncio.run(run())
+    assert not made.fds

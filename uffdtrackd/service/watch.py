@@ -124,11 +124,14 @@ class Watch:
                 iteration = self._queue.popleft()
             extra = {"watch": self.number, "session": self.held.id, "lost": self.lost}
             try:
-                made: Reply = await asyncio.shield(
-                    self.held.worker.submit(
-                        partial(deliver, iteration, self._how, self._form, self._most, extra)
-                    )
-                )
+                job = partial(deliver, iteration, self._how, self._form, self._most, extra)
+                future = self.held.worker.submit(job)
+                try:
+                    made = await asyncio.shield(future)
+                except asyncio.CancelledError:
+                    # It may be in the middle of it, and nobody takes what it makes.
+                    future.add_done_callback(_close)
+                    raise
             except (TrackError, RuntimeError, OSError) as error:
                 self._end(error)
                 return
@@ -152,3 +155,8 @@ class Watch:
         if self._own:
             self._forget()
         self._tasks = []
+
+
+def _close(future: asyncio.Future[Reply]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        future.result().close()
