@@ -141,13 +141,19 @@ class Member:
 
         Raises as session.attach().
         """
-        target = open_target(
-            self.pid, deadline=deadline, kernel_faults=self.backend is Tracking.SYNC
-        )
-        if target.start_time != self.start_time:
-            target.close()
-            raise gone(self.pid)
-        self._adopt(target)
+        for _ in range(_EXEC_TRIES):
+            target = open_target(
+                self.pid, deadline=deadline, kernel_faults=self.backend is Tracking.SYNC
+            )
+            if target.start_time != self.start_time:
+                target.close()
+                raise gone(self.pid)
+            try:
+                self._adopt(target)
+            except TargetExecuted:
+                continue
+            return
+        raise self._too_often()
 
     def gather(self, deadline: float, frozen: bool) -> View:
         """The first half of an iteration: what it found of shared memory, for the session.
@@ -166,11 +172,7 @@ class Member:
                     return self._tracker.gather()
             except TargetExecuted:
                 self._let_go()
-        raise TimedOut(
-            f"process {self.pid} runs exec() too often to be collected in between",
-            hint="try again when it has settled",
-            pid=self.pid,
-        )
+        raise self._too_often()
 
     def finish(self, shared: SharedPages) -> Collection:
         """The second half. shared: the answer to the View. Raises TargetGone, TrackError."""
@@ -321,6 +323,13 @@ class Member:
         if self._target is not None:
             self._target.close()
             self._target = None
+
+    def _too_often(self) -> TimedOut:
+        return TimedOut(
+            f"process {self.pid} runs exec() too often to be collected in between",
+            hint="try again when it has settled",
+            pid=self.pid,
+        )
 
     def _close_memory(self) -> None:
         if self._memory is not None:

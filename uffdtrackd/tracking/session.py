@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from ..model.errors import TargetGone, TrackError, UsageError
+from ..model.errors import TargetExecuted, TargetGone, TrackError, UsageError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
 from ..model.region import Tracking
@@ -320,12 +320,13 @@ class Session:
 
     def _bear(self, error: TrackError, pid: int, frozen: bool) -> None:
         """What befalls one process of a tree must not harm the others. Raises the error else."""
-        if isinstance(error, TargetGone):
-            if self.follow == "none":
-                raise error
+        if self.follow == "none":
+            raise error
+        # Whoever runs another program has not ended, and is attached to again.
+        if isinstance(error, TargetGone) and not isinstance(error, TargetExecuted):
             self._tree.drop(pid)
             return
-        if frozen or self.follow == "none":
+        if frozen:
             raise error
         self._tree.untracked[pid] = error.message
         self._shared.relist()  # it was not told its part
