@@ -17,9 +17,19 @@ import pytest
 import uffdtrackd
 from tests.live.tree import Followed, no_process_events
 from tests.procfs import PAGE
-from tests.puppet import HUGE, MADV_DONTNEED, MADV_REMOVE, MAP_ANONYMOUS, MAP_SHARED, RW, Puppet
+from tests.puppet import (
+    HUGE,
+    MADV_DONTNEED,
+    MADV_REMOVE,
+    MAP_ANONYMOUS,
+    MAP_FIXED_NOREPLACE,
+    MAP_SHARED,
+    RW,
+    Puppet,
+)
 from tests.victim import Victim
 from uffdtrackd import PageSet
+from uffdtrackd.native import scan
 from uffdtrackd.tracking import neighbours
 
 pytestmark = pytest.mark.live
@@ -443,3 +453,26 @@ def end(puppet: Puppet) -> None:
 def _dead(pid: int) -> bool:
     with open(f"/proc/{pid}/stat") as stat:
         return stat.read().rpartition(")")[2].split()[0] in "ZX"
+
+
+def test_where_the_address_space_ends(spawn: Callable[..., Victim]) -> None:
+    """No page table is made, and no scan goes, where there are no addresses any more."""
+    first = Puppet(spawn("obey"))
+    while _ticks_since_start(first.pid) < 3:
+        pass
+    with open(f"/proc/{first.pid}/pagemap", "rb") as pagemap:
+        top = scan.limit(pagemap.fileno())
+    flags = MAP_SHARED | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
+    at = first.mmap(2, RW, flags, at=top - 2 * PAGE)
+    first.fill(at, 2)
+    child = first.agent("child")
+    with uffdtrackd.attach(first.pid, follow="fork") as session:
+        for _ in range(3):
+            iteration = session.iterate()
+            assert iteration.stats.get("scan_failures", 0) == 0
+        assert at not in iteration.processes[child.pid].dirty
+        child.fill(at, 1)
+        iteration = session.iterate()
+        for pid in (first.pid, child.pid):
+            assert at in iteration.processes[pid].dirty
+            assert at + PAGE not in iteration.processes[pid].dirty

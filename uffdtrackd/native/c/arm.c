@@ -26,8 +26,9 @@ static int protect(int uffd, uint64_t start, uint64_t end, struct ut_error *erro
 	return 0;
 }
 
-int arm_holes(int uffd, const uint64_t *runs, uint64_t count, const struct spans *spans,
-              const struct spans *excluded, struct spans *blocks, struct ut_error *error)
+int arm_holes(int uffd, const uint64_t *runs, uint64_t count, uint64_t limit,
+              const struct spans *spans, const struct spans *excluded,
+              struct spans *blocks, struct ut_error *error)
 {
 	struct spans missing = {0};
 	uint64_t at = 0;
@@ -37,6 +38,7 @@ int arm_holes(int uffd, const uint64_t *runs, uint64_t count, const struct spans
 		uint64_t start = max_u64(runs[2 * i] & ~(BLOCK - 1), at);
 
 		at = max_u64((runs[2 * i + 1] + BLOCK - 1) & ~(BLOCK - 1), at);
+		at = min_u64(at, limit);
 		ret = spans_outside(spans, start, at, &missing);
 	}
 	for (uint64_t i = 0; i < missing.count && !ret; i++)
