@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -12,6 +15,7 @@ from uffdtrackd.model.iteration import Iteration
 from uffdtrackd.model.pageset import PageSet
 from uffdtrackd.service.consumers import Consumer
 from uffdtrackd.service.held import Held
+from uffdtrackd.service.keeper import Kept
 from uffdtrackd.service.worker import Worker
 
 
@@ -83,3 +87,41 @@ def test_a_new_consumer_is_told_of_nothing_discarded(held: Held, session: Sessio
     late = held.do_iterate("late")
     assert not late.processes[1].discarded
     assert late.processes[1].dirty == session.holds
+
+
+def test_what_is_kept_counts_the_iteration_it_is_kept_for(held: Held) -> None:
+    counts: list[int] = []
+
+    class Keeps:
+        def save(self) -> None:
+            counts.append(held.facts.iterations)
+
+    held.kept = cast(Kept, Keeps())
+    held.do_iterate("one")
+    held.do_iterate("one")
+    assert counts == [1, 2]
+    assert held.facts.iterations == 2
+
+
+def test_the_log_gets_all_iterations_before_the_end(session: Session) -> None:
+    """Also one that was asked for together with the end."""
+    told: list[object] = []
+
+    async def main() -> None:
+        worker = Worker("session s1")
+        held = Held("s1", cast(Any, session), worker, 0, 4)
+        held.on_iteration = lambda iteration: told.append(iteration.number)
+        held.on_close = lambda: told.append("end")
+        both_wait = threading.Event()
+        jobs: list[asyncio.Future[Any]] = [
+            worker.submit(partial(both_wait.wait, 20)),
+            worker.submit(partial(held.do_iterate, "one")),
+            worker.submit(held.do_close),
+        ]
+        both_wait.set()
+        await asyncio.gather(*jobs)
+        worker.stop()
+        assert worker.join(20)
+
+    asyncio.run(main())
+    assert told == [0, "end"]

@@ -111,14 +111,14 @@ class _Told(NamedTuple):
     consumers: tuple[Marks, ...] | None = None
 
     def facts(self) -> Facts:
-        facts = self.before
+        facts = self.before._replace(**self.changed) if self.changed else self.before
         if self.consumers is None:
             return facts
         consumers = tuple(
             ConsumerFacts(one.name, one.delivered, one.acknowledged, one.pending_bytes)
             for one in self.consumers
         )
-        return facts._replace(**self.changed or {}, frozen=self.frozen, consumers=consumers)
+        return facts._replace(frozen=self.frozen, consumers=consumers)
 
 
 class Held:
@@ -155,7 +155,7 @@ class Held:
 
     @property
     def facts(self) -> Facts:
-        """As of the end of the last job."""
+        """As of the end of the last job, or of the last iteration."""
         return self._told.facts()
 
     @facts.setter
@@ -347,6 +347,8 @@ class Held:
             "stopped_ns_total": so_far["stopped_ns_total"] + iteration.stopped_ns,
             "rate": dirty * 1e9 / passed if passed else None,
         }
+        # Already now: they are kept before the job ends.
+        self._told = self._told._replace(changed=self._changed)
 
     def note_error(self, error: TrackError) -> None:
         """Shown by `status` until the next one."""

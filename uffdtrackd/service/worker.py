@@ -76,9 +76,9 @@ class Worker:
         self._put(None, job)
 
     def post(self, job: Callable[[], object]) -> None:
-        """As hand(), from any thread; not done if the worker has ended."""
+        """As hand(), but before those that wait, and from any thread; not if the worker ended."""
         with contextlib.suppress(Stopped):
-            self._put(None, job)
+            self._put(None, job, urgent=True)
 
     def _put(
         self,
