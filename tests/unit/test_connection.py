@@ -14,6 +14,7 @@ from functools import partial
 import msgpack
 import pytest
 
+from uffdtrackd.service import wire
 from uffdtrackd.service.connection import Connection
 from uffdtrackd.service.delivery import Reply, reply
 from uffdtrackd.service.fdset import FdSet
@@ -199,3 +200,68 @@ def test_an_answer_after_the_loop_has_closed_leaves_nothing_open(
     connection.finish(_call(1), Reply(b"\xc0", [fd]))
     with pytest.raises(OSError, match="Bad file"):
         os.fstat(fd)
+
+
+@pytest.mark.parametrize("by", ["worker", "loop"])
+def test_an_answer_that_memory_runs_out_for_is_an_error(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Whoever asked would wait for ever else."""
+
+    def no_memory(msgid: int, result: bytes) -> bytes:
+        raise MemoryError
+
+    async def main() -> None:
+        connection = _served(pair[0], [])
+        connection.call_begins()
+        fd = os.memfd_create("answer")
+        made = Reply(b"\xc0", [fd])
+        if by == "worker":
+            await asyncio.to_thread(connection.finish, _call(1), made)
+        else:
+            connection.answer(_call(1), made)
+            connection.call_ends()
+        await asyncio.sleep(0)
+        ((kind, number, error, result),) = _read(pair[1], 1)
+        assert (kind, number, result) == (1, 1, None)
+        assert "memory" in str(error)
+        assert connection.in_flight == 0
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)
+        connection.close()
+
+    monkeypatch.setattr(wire, "response", no_memory)
+    asyncio.run(main())
+
+
+def test_an_answer_under_way_is_sent_before_the_end(
+    pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of it is with the peer already, which could not make anything of that."""
+    sending, ending = threading.Event(), threading.Event()
+    big = bytes(1 << 22)
+
+    async def main() -> None:
+        connection = _served(pair[0], [])
+        transmit = connection._transmit
+
+        def slowly(data: bytes | memoryview, made: Reply) -> int:
+            sent = transmit(data, made)
+            sending.set()
+            ending.wait(0.2)  # until end() is there too, which waits for us or does not
+            return sent
+
+        monkeypatch.setattr(connection, "_transmit", slowly)
+        connection.call_begins()
+        with ThreadPoolExecutor() as pool:
+            loop = asyncio.get_running_loop()
+            done = loop.run_in_executor(pool, connection.finish, _call(1), reply(big))
+            assert sending.wait(20)
+            monkeypatch.setattr(connection, "_transmit", transmit)
+            connection.end()
+            ending.set()
+            assert (await loop.run_in_executor(pool, _read, pair[1], 1))[0][3] == big
+            await done
+        connection.close()
+
+    asyncio.run(main())

@@ -101,3 +101,22 @@ def test_what_nobody_takes_any_more_is_closed() -> None:
 
     made = asyncio.run(run())
     assert not made.fds
+
+
+def test_the_reader_is_told_that_no_memory_was_left_for_it() -> None:
+    """What was to be delivered is acknowledged, and nothing later has it."""
+
+    async def run() -> list[str]:
+        connection, worker = Connection(reads=True), Worker()
+        guest = SimpleNamespace(connection=connection, watches={})
+        held = SimpleNamespace(
+            id="s1", worker=worker, do_iterate=lambda *_: iteration(0), do_forget=len
+        )
+        one = Watch(1, cast(Guest, guest), cast(Held, held), 9.0, "", "inline", "runs", 1, 1 << 20)
+        one.start()
+        _, future = await asyncio.wait_for(worker.submitted.get(), 10)
+        future.set_exception(MemoryError())
+        await asyncio.wait_for(connection.ended.wait(), 10)
+        return connection.said
+
+    assert asyncio.run(run()) == ["watch_ended"]

@@ -123,7 +123,7 @@ class Connection:
                 ),
             )
         else:
-            self._send(wire.response(call.msgid, reply.result), reply)
+            self._send(_packed(call.msgid, reply), reply)
 
     @property
     def in_flight(self) -> int:
@@ -153,9 +153,9 @@ class Connection:
             ):
                 self.later(partial(self.answer, call, reply), reply)
                 return
+            data = _packed(call.msgid, reply)
             # Before it is sent: who has it may ask anew.
             self._ended += 1
-            data = wire.response(call.msgid, reply.result)
             try:
                 sent = self._transmit(data, reply)
             except (BlockingIOError, InterruptedError):
@@ -214,8 +214,10 @@ class Connection:
         """Closes when what is queued has been sent; reads nothing more."""
         self._ending = True
         self._pause_reading()
-        if not self._out:
-            self.close()
+        # A worker may be in the middle of an answer: the rest of it is queued then.
+        with self._lock:
+            if not self._out:
+                self.close()
 
     def close(self) -> None:
         """At once. May be called twice."""
@@ -393,6 +395,15 @@ class Connection:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+def _packed(msgid: int, reply: Reply) -> bytes:
+    """The answer, which is as large once more; without memory for it, an error."""
+    try:
+        return wire.response(msgid, reply.result)
+    except MemoryError:
+        reply.close()
+        return wire.error_response(msgid, TrackError("no memory is left for the answer"))
 
 
 def _rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -132,7 +132,7 @@ class Watch:
                     # It may be in the middle of it, and nobody takes what it makes.
                     future.add_done_callback(_close)
                     raise
-            except (TrackError, RuntimeError, OSError) as error:
+            except (TrackError, RuntimeError, OSError, MemoryError) as error:
                 self._end(error)
                 return
             self._guest.connection.notify("iteration", made)
