@@ -5,6 +5,8 @@ The step-by-step way is made to fail: whatever is answered then was answered by 
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +17,7 @@ from tests.puppet import MREMAP_MAYMOVE, Puppet
 from tests.victim import Victim
 from uffdtrackd import PageSet
 from uffdtrackd.native.collect import Collected, Collector
+from uffdtrackd.tracking.pinned import Pinned
 
 pytestmark = pytest.mark.live
 
@@ -109,3 +112,30 @@ def test_pages_that_no_maps_ever_showed(puppet: Puppet, monkeypatch: pytest.Monk
         for _ in range(2):
             discarded |= session.iterate().processes[puppet.pid].discarded & grown
         assert discarded == grown
+
+
+_MANY_GROUPS = """
+import os, sys
+os.setgroups(range(4_000_000_000, 4_000_000_000 + 20_000))
+print("ready", flush=True)
+sys.stdin.readline()
+print("ok", flush=True)
+"""
+
+
+@pytest.mark.both_backends
+@pytest.mark.skipif(os.geteuid() != 0, reason="to choose one's groups takes root")
+def test_a_target_of_many_groups(
+    spawn_program: Callable[..., Victim], backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come before what it has pinned in /proc/PID/status, and fill pages of it."""
+    victim = spawn_program(sys.executable, "-c", _MANY_GROUPS)
+    with uffdtrackd.attach(victim.pid, backend=backend) as session:
+        for _ in range(3):
+            session.iterate()
+        if backend == "async":
+            only_sweeps(monkeypatch)
+            # Nor is it asked once more what the sweep has found.
+            monkeypatch.setattr(Pinned, "_look", lambda _: pytest.fail("asked again"))
+        session.iterate()
+    victim.finish()

@@ -36,6 +36,8 @@ _PINNED = re.compile(rb"^VmPin:\s+(\d+) kB", re.MULTILINE)
 # A page of a compound page may be accounted with all of it (io_uring/rsrc.c).
 _MOST = 2 << 20
 
+# Bytes that /proc/PID/status may have: most are of the groups, of which there may be 65536.
+_STATUS = 1 << 20
 _NO_FDS = (-1, -1, -1)
 _QUIET = (Means.NONE, 0)
 
@@ -175,7 +177,7 @@ class Pinned:
         return Pins(PageSet.from_ranges(ranges, size), False, "in part registered with io_uring")
 
     def _pinned_bytes(self) -> int:
-        found = _PINNED.search(os.pread(self._status, 8192, 0))
+        found = _PINNED.search(os.pread(self._status, _STATUS, 0))
         if found is None:
             # It has ended before its process: the others have the memory and the descriptors.
             raise NativeError("reading VmPin", errno.ESRCH, self._tid)

@@ -71,20 +71,30 @@ static int is_settled(struct ut_sweep *sweep, struct ut_error *error)
 	return 1;
 }
 
+/* More than the line of VmPin has. */
+#define LINE 64
+
 /*
  * VmPin of proc_pid_status(5), in bytes; -1 where the thread is gone, or has ended before
- * its process: then it has no memory and no descriptors, and the others do.
+ * its process: then it has no memory and no descriptors, and the others do. Before it
+ * come the groups of the process, and there may be 65536.
  */
 static int64_t pinned_bytes(int status)
 {
 	char text[8192], *line;
-	ssize_t length = pread(status, text, sizeof(text) - 1, 0);
+	ssize_t length;
 
-	if (length <= 0)
-		return -1;
-	text[length] = 0;
-	line = strstr(text, "\nVmPin:");
-	return line ? strtoll(line + strlen("\nVmPin:"), NULL, 10) << 10 : -1;
+	for (off_t at = 0;; at += length - LINE) {
+		length = pread(status, text, sizeof(text) - 1, at);
+		if (length <= 0)
+			return -1;
+		text[length] = 0;
+		line = strstr(text, "\nVmPin:");
+		if (line && strchr(line + 1, '\n'))
+			return strtoll(line + strlen("\nVmPin:"), NULL, 10) << 10;
+		if (length <= LINE)
+			return -1;
+	}
 }
 
 static void look_around(struct ut_sweep *sweep)
