@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 from collections import Counter
@@ -30,6 +31,15 @@ from uffdtrackd.native import scan
 
 # As `make test` has it: uffdtrack, and on Debian redis-server, are beside this Python.
 os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+def pytest_configure() -> None:
+    """A shell that starts us in the background, or nohup, ignores signals for all we start too."""
+    for signum in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
