@@ -16,7 +16,7 @@ import pytest
 
 import uffdtrackd
 from tests.live.footprint import footprint, state, tracer
-from tests.victim import CACHE, TARGETS, Victim
+from tests.victim import CACHE, TARGETS, Victim, build
 from uffdtrackd import errors
 from uffdtrackd.tracking.attach import open_target
 
@@ -242,3 +242,27 @@ def test_killed_under_us(spawn: Spawn, frozen: bool) -> None:
             session.iterate()
         with pytest.raises(errors.TargetGone), session.frozen():
             pass
+
+
+_WITHOUT_ADMIN = """
+import sys, uffdtrackd
+try:
+    uffdtrackd.attach(int(sys.argv[1])).close()
+except uffdtrackd.errors.NotPermitted as error:
+    print("refused:", error.message)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="to choose one's groups takes root")
+@pytest.mark.parametrize("count", [1, 2000])
+def test_behind_a_filter_that_we_may_not_suspend(spawn_program: Spawn, count: int) -> None:
+    """It would be killed for a call of ours; its groups come before its filter in /proc."""
+    groups = ",".join(str(4_000_000_000 + one) for one in range(count))
+    odd = spawn_program("setpriv", "--groups", groups, build("odd"), "filter")
+    before = footprint(odd.pid)
+    drop = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]
+    code = [sys.executable, "-c", _WITHOUT_ADMIN, str(odd.pid)]
+    said = subprocess.run([*drop, *code], capture_output=True, text=True, check=True)
+    assert "has a seccomp filter" in said.stdout
+    assert before.differences(footprint(odd.pid)) == []
+    odd.finish()

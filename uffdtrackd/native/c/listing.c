@@ -4,6 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -31,6 +34,30 @@ ssize_t ut_read_file(int dir, const char *path, char *text, size_t size)
 	if (got >= 0)
 		text[got] = '\0';
 	return got;
+}
+
+/* More than a line with a number has. */
+#define LINE 64
+
+long ut_status_number(int fd, const char *name)
+{
+	char text[8192], start[LINE];
+	ssize_t got;
+
+	snprintf(start, sizeof(start), "\n%s:", name);
+	for (off_t at = 0;; at += got - LINE) {
+		got = pread(fd, text, sizeof(text) - 1, at);
+		if (got <= 0)
+			return -1;
+		text[got] = '\0';
+
+		const char *line = strstr(text, start);
+
+		if (line && strchr(line + 1, '\n'))
+			return strtol(line + strlen(start), NULL, 10);
+		if (got <= LINE)
+			return -1;
+	}
 }
 
 int ut_list(int dir, const char *path, bool (*visit)(void *argument, const char *name),

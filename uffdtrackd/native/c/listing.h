@@ -14,3 +14,9 @@ ssize_t ut_read_file(int dir, const char *path, char *text, size_t size);
  */
 int ut_list(int dir, const char *path, bool (*visit)(void *argument, const char *name),
             void *argument);
+
+/*
+ * A number of /proc/PID/status by its name ("Seccomp"), -1 if it has none. The groups of
+ * the process come before most, and there may be 65536.
+ */
+long ut_status_number(int fd, const char *name);

@@ -30,15 +30,15 @@ static int open_proc(const struct ut_window *window, const char *name, int flags
 
 bool ut_filtered(const struct ut_window *window)
 {
-	char path[64], text[4096];
+	int status = open_proc(window, "status", O_RDONLY);
 
-	snprintf(path, sizeof(path), "task/%d/status", window->remote.tid);
-	if (ut_read_file(window->args->proc_fd, path, text, sizeof(text)) <= 0)
+	if (status < 0)
 		return false;
 
-	const char *line = strstr(text, "\nSeccomp:\t");
+	long mode = ut_status_number(status, "Seccomp");
 
-	return line && line[10] != '0';
+	close(status);
+	return mode > 0;
 }
 
 static int choose(struct ut_window *window, struct ut_error *error)

@@ -12,9 +12,8 @@
  * this way, half of what the single steps cost when the caches are cold.
  */
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
+#include "listing.h"
 #include "scan_impl.h"
 #include "api/descriptors.h"
 #include "api/reverted.h"
@@ -71,30 +70,15 @@ static int is_settled(struct ut_sweep *sweep, struct ut_error *error)
 	return 1;
 }
 
-/* More than the line of VmPin has. */
-#define LINE 64
-
 /*
  * VmPin of proc_pid_status(5), in bytes; -1 where the thread is gone, or has ended before
- * its process: then it has no memory and no descriptors, and the others do. Before it
- * come the groups of the process, and there may be 65536.
+ * its process: then it has no memory and no descriptors, and the others do.
  */
 static int64_t pinned_bytes(int status)
 {
-	char text[8192], *line;
-	ssize_t length;
+	long kib = ut_status_number(status, "VmPin");
 
-	for (off_t at = 0;; at += length - LINE) {
-		length = pread(status, text, sizeof(text) - 1, at);
-		if (length <= 0)
-			return -1;
-		text[length] = 0;
-		line = strstr(text, "\nVmPin:");
-		if (line && strchr(line + 1, '\n'))
-			return strtoll(line + strlen("\nVmPin:"), NULL, 10) << 10;
-		if (length <= LINE)
-			return -1;
-	}
+	return kib < 0 ? -1 : (int64_t)kib << 10;
 }
 
 static void look_around(struct ut_sweep *sweep)
