@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import select
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 import uffdtrackd
-from tests.live.test_dying import Strike, leave_a_zombie
+from tests.live.test_dying import Strike
 from tests.live.tree import Followed
 from tests.oracle import Oracle
 from tests.procfs import thread_states
@@ -52,6 +55,21 @@ echo ok
 """
 
 
+@contextmanager
+def _child(nursery: Victim, fifo: Path) -> Iterator[int]:
+    """The pid of one, which ends with the block."""
+    pid = int(nursery.ask(f"child {fifo}"))
+    pidfd = os.pidfd_open(pid)
+    try:
+        yield pid
+    finally:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(10_000)
+        os.close(pidfd)
+
+
 def _next_program(pid: int, fifo: Path) -> None:
     """Has a child of the nursery run exec(), and waits until the next program waits."""
     before = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -76,24 +94,23 @@ def test_exec_of_a_child_before_any_look(
     with Followed(nursery.pid) as tree:
         tree.step()
         looks = 0
-        while True:
+        struck = True
+        while struck:
             looks += 1
-            child = int(nursery.ask(f"child {first}"))
-            if kind != "new":
-                tree.step()
-            if last is second:
-                _next_program(child, first)
-            strike = Strike(child, looks, lambda pid: _next_program(pid, last))
-            with strike.watching(monkeypatch):
-                found = tree.step()
-            assert found.exited == (), strike.where
-            assert tree.pids | set(found.untracked) == {nursery.pid, child}, strike.where
-            if found.untracked:
-                assert tree.step().exited == () and not tree.iteration.untracked, strike.where
-                assert tree.pids == {nursery.pid, child}, strike.where
-            leave_a_zombie(child)
+            with _child(nursery, first) as child:
+                if kind != "new":
+                    tree.step()
+                if last is second:
+                    _next_program(child, first)
+                strike = Strike(child, looks, lambda pid: _next_program(pid, last))
+                with strike.watching(monkeypatch):
+                    found = tree.step()
+                assert found.exited == (), strike.where
+                assert tree.pids | set(found.untracked) == {nursery.pid, child}, strike.where
+                if found.untracked:
+                    assert tree.step().exited == () and not tree.iteration.untracked, strike.where
+                    assert tree.pids == {nursery.pid, child}, strike.where
             assert tree.step().exited == (child,), strike.where
-            if not strike.struck:
-                break
+            struck = strike.struck
         assert looks > (2 if kind == "member" else 15), "too few looks to be true"
     nursery.finish()
