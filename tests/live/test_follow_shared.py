@@ -31,6 +31,7 @@ from tests.victim import Victim
 from uffdtrackd import PageSet
 from uffdtrackd.native import scan
 from uffdtrackd.tracking import neighbours
+from uffdtrackd.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.live
 
@@ -476,3 +477,37 @@ def test_where_the_address_space_ends(spawn: Callable[..., Victim]) -> None:
         for pid in (first.pid, child.pid):
             assert at in iteration.processes[pid].dirty
             assert at + PAGE not in iteration.processes[pid].dirty
+
+
+def test_mapped_anew_before_it_is_armed(
+    spawn: Callable[..., Victim], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of it is armed, and nothing is listed anew for that."""
+    first = Puppet(spawn("obey"))
+    while _ticks_since_start(first.pid) < 3:
+        pass
+    own = first.mmap(4)
+    first.fill(own, 4)
+    at = first.mmap(8 * 512, RW, MAP_SHARED | MAP_ANONYMOUS)
+    first.fill(at, 8 * 512)
+    far = (at // HUGE + 6) * HUGE
+    child = first.agent("child")
+    arm = Tracker._arm
+
+    def late(tracker: Tracker, data: PageSet) -> None:
+        if tracker._pid == child.pid:
+            child.mmap(512, at=at + PAGE)
+        arm(tracker, data)
+
+    with uffdtrackd.attach(first.pid, follow="fork") as session:
+        monkeypatch.setattr(Tracker, "_arm", late)
+        session.iterate()
+        monkeypatch.undo()
+        assert own not in session.iterate().processes[child.pid].dirty
+        for _ in range(3):
+            found = session.iterate().processes[child.pid].dirty
+        assert far not in found
+        child.fill(far, 1)
+        child.madvise(far, 1, MADV_DONTNEED)
+        found = session.iterate().processes[first.pid].dirty
+        assert far in found and far + PAGE not in found

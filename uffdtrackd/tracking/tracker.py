@@ -305,7 +305,7 @@ class Tracker:
         except NativeError as error:
             if error.errno == errno.ESRCH:
                 raise
-            # Unmapped since maps was read: what is left may be without.
+            # Mapped and unmapped too fast: what is left may be without.
             self._armed = False
 
     def _learn(self, dirty: PageSet, discarded: PageSet, space: Space) -> None:

@@ -41,7 +41,7 @@ int ut_collector_adopt(struct ut_collector *collector, const uint64_t *runs,
 /*
  * Pages that a shared object has, in runs: from now on every hole there is protected
  * (c/arm.h). uffd: of the address space. To be called before the pages are told. -1:
- * ESRCH, ENOMEM, or ENOENT where it is not mapped any more, and some are not protected.
+ * ESRCH, ENOMEM, or ENOENT where mappings come and go too fast: some are not protected.
  */
 int ut_collector_arm(struct ut_collector *collector, int uffd, const uint64_t *runs,
                      uint64_t count, struct ut_error *error);

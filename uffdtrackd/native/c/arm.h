@@ -20,10 +20,10 @@
 
 /*
  * Protects the parts of `runs` (count pairs, sorted) in the blocks that `spans` lack, and
- * appends those blocks, less what is excluded, to *blocks. uffd: registered there.
- * limit: where the address space ends. -1: ESRCH, ENOMEM, or ENOENT where it is not
- * mapped any more.
+ * appends those blocks, less what is excluded, to *blocks. uffd: registered there, or
+ * was. pagemap: of the same memory. limit: where the address space ends. -1: ESRCH,
+ * ENOMEM, or ENOENT where mappings come and go too fast.
  */
-int arm_holes(int uffd, const uint64_t *runs, uint64_t count, uint64_t limit,
+int arm_holes(int uffd, int pagemap, const uint64_t *runs, uint64_t count, uint64_t limit,
               const struct spans *spans, const struct spans *excluded,
               struct spans *blocks, struct ut_error *error);

@@ -173,8 +173,8 @@ int ut_collector_arm(struct ut_collector *c, int uffd, const uint64_t *runs,
                      uint64_t count, struct ut_error *error)
 {
 	struct spans blocks = {0}, spans;
-	int ret = arm_holes(uffd, runs, count, c->limit, &c->spans, &c->excluded, &blocks,
-	                    error);
+	int ret = arm_holes(uffd, c->pagemap, runs, count, c->limit, &c->spans,
+	                    &c->excluded, &blocks, error);
 
 	if (!ret && blocks.count) {
 		c->next.count = 0;
