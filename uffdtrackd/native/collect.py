@@ -68,8 +68,8 @@ class Collector:
     def arm(self, uffd: int, pages: memoryview) -> None:
         """Runs of pages that a shared object has: every hole there is protected from now on.
 
-        To be called before the pages are told. Raises NativeError: ENOENT where mappings come and go
-        too fast, and some is not protected then.
+        To be called before the pages are told. Raises NativeError: ENOENT where mappings come and
+        go too fast, and some is not protected then.
         """
         error = new_error()
         if lib.ut_collector_arm(self._c, uffd, words(pages), len(pages) // 2, error):
