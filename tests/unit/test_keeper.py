@@ -80,6 +80,7 @@ def held(tracked: Tracked, name: str = "s1") -> Held:
         session=tracked,
         facts=Facts(iterations=3),
         consumers=Consumers(4),
+        in_doubt=False,
     )
     return cast(Held, found)
 
@@ -260,6 +261,19 @@ def test_what_was_told_and_could_not_be_written(
     assert found.needs_full is after.in_doubt is not writes
     assert found.delivered == int(writes)
     assert (found.peek() is None) is not writes
+
+
+def test_the_doubt_outlives_a_second_restart(store: Store, folder: Path) -> None:
+    """A reader of whom no state ever told may come later than that."""
+    before = held(Tracked())
+    before.in_doubt = True
+    assert Keeper(folder, store, {}).keep(before) is not None
+    (left,) = Keeper(folder, store, {}).left()
+    os.close(left.state)
+    assert not left.collecting
+    after = cast(Held, SimpleNamespace(consumers=Consumers(4), facts=Facts(), in_doubt=False))
+    put_back(after, left, {})
+    assert after.in_doubt
 
 
 def test_a_store_that_takes_nothing(store: Store, folder: Path) -> None:

@@ -218,6 +218,7 @@ class Kept:
             "owner": held.owner,
             "made_ns": held.made_ns,
             "logged": bool(held.log_path),
+            "in_doubt": held.in_doubt,
             "consumers": [
                 one.save(parts, str(number))
                 for number, one in enumerate(held.consumers)
@@ -252,6 +253,8 @@ def put_back(held: Held, left: Left, parts: dict[str, bytes]) -> None:
     """
     for one in left.saved["consumers"]:
         held.consumers.put_back(one, parts)
+    # Of an earlier daemon without it: nothing is known of any doubt.
+    held.in_doubt = left.saved.get("in_doubt", False)
     if left.collecting:
         # Readers may have been told what could not be written, and hold pages that nobody knows.
         held.in_doubt = True
