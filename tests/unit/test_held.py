@@ -125,3 +125,13 @@ def test_the_log_gets_all_iterations_before_the_end(session: Session) -> None:
 
     asyncio.run(main())
     assert told == [0, "end"]
+
+
+def test_what_has_ended_is_not_frozen(
+    held: Held, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "is_frozen", property(lambda one: one._frozen), raising=False)
+    held.do_freeze(1.0, 1.0)
+    assert held.facts.frozen
+    held.do_close()
+    assert not held.facts.frozen and session.thawed == 1

@@ -251,6 +251,7 @@ class Held:
                 self._freeze.close()
         finally:
             self._freeze = None
+            self._end(None)
             if self.kept is not None and leave:
                 self.kept.leave()
             else:
