@@ -360,3 +360,23 @@ def test_a_reset_in_the_middle_of_an_answer(daemon: Daemon, spawn: Spawn) -> Non
         keeper.call("iterate", {"session": session})
         keeper.call("detach", {"session": session})
     victim.finish()
+
+
+def test_a_watch_of_a_client_that_has_gone_by_then(daemon: Daemon, spawn: Spawn) -> None:
+    """What it asked for comes in one piece with what its connection is closed for."""
+    idle = spawn("idle")
+    with daemon.connect() as client:
+        session = client.attach(idle.pid, keep=False)
+        with RawClient(daemon.socket) as raw:
+            raw.send(
+                msgpack.packb([0, 1, "watch", [{"session": session.name, "interval": 0.01}]])
+                + b"\xc1"
+            )
+            raw.closed()
+        # In turn with what the watch collects, if there is one.
+        session.iterate()
+        session.iterate()
+        (found,) = client.status()["sessions"]
+        assert [one["name"] for one in found["consumers"]] == ["default"]
+        assert found["iterations"] == 2
+    idle.finish()

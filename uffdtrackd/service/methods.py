@@ -224,6 +224,8 @@ async def watch(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
         )
     if held.facts.ended:
         await held.worker.run(held.do_touch)
+    # It may have gone since it asked, and what it held has been ended.
+    guest.check_open()
     interval = max(float(p["interval"]), config.watch.interval_min)
     one = Watch(
         guest.next_watch,
