@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.unit.test_collect import MADV_DONTNEED, PAGE, Arena, fds
+from tests.unit.test_collect import MADV_DONTNEED, PAGE, Arena, Fds, fds
 from uffdtrackd.native import scan
 from uffdtrackd.native.error import NativeError
 from uffdtrackd.native.scan import Page
@@ -39,11 +39,11 @@ def read(pagemap: int, arena: Arena, **match: Page) -> list[tuple[int, int, int]
         scan.forgo(False)
 
 
-def test_both_tell_the_same(fds: tuple[int, int], arena: Arena) -> None:
+def test_both_tell_the_same(fds: Fds, arena: Arena) -> None:
     seed = random.randrange(1 << 30)
     print(f"seed {seed}")
     numbers = random.Random(seed)
-    uffd, pagemap = fds
+    uffd, pagemap = fds.uffd, fds.pagemap
     count = arena.size // PAGE
     for page in numbers.sample(range(count), count // 2):
         arena.write(page)
@@ -65,8 +65,8 @@ def test_both_tell_the_same(fds: tuple[int, int], arena: Arena) -> None:
         assert asked == read(pagemap, arena, **match), match
 
 
-def test_what_was_written_is_read(fds: tuple[int, int], arena: Arena) -> None:
-    uffd, pagemap = fds
+def test_what_was_written_is_read(fds: Fds, arena: Arena) -> None:
+    uffd, pagemap = fds.uffd, fds.pagemap
     for page in range(100):
         arena.write(page)
     scan.register(uffd, arena.start, arena.start + arena.size)
@@ -81,10 +81,10 @@ def test_what_was_written_is_read(fds: tuple[int, int], arena: Arena) -> None:
     ]
 
 
-def test_what_a_read_cannot_tell_is_refused(fds: tuple[int, int], arena: Arena) -> None:
+def test_what_a_read_cannot_tell_is_refused(fds: Fds, arena: Arena) -> None:
     """Whether a page is registered is in no pagemap: no answer is better than a wrong one."""
     with pytest.raises(NativeError) as caught:
-        read(fds[1], arena, mask=Page.WPALLOWED)
+        read(fds.pagemap, arena, mask=Page.WPALLOWED)
     assert caught.value.errno == errno.ENOTTY
 
 
