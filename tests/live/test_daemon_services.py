@@ -239,15 +239,15 @@ def test_attach_and_detach_leave_nothing(daemon: Daemon, spawn: Spawn) -> None:
                 with session.frozen():
                     session.iterate()
         assert len(os.listdir(f"/proc/{daemon.pid}/fd")) == fds
-        # The loop, and the one that looks after logs.
-        _await_threads(daemon.pid, 2)
+        # The loop, the one that looks after logs, and one for the next job.
+        _await_threads(daemon.pid, 3)
         children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text()
         assert children == ""
     victim.finish()
 
 
 def _await_threads(pid: int, most: int) -> None:
-    """A worker ends by itself, after its last answer."""
+    """A thread that nobody needs ends by itself, after a while."""
     for _ in range(1000):
         if len(os.listdir(f"/proc/{pid}/task")) <= most:
             return

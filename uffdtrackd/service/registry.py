@@ -31,6 +31,7 @@ from ..model.errors import (
 )
 from ..tracking import restore, session
 from . import journal, memento, messages
+from .crew import Crew
 from .heartbeat import Heartbeat
 from .held import Held, Tracked
 from .keeper import Keeper, Left, put_back
@@ -83,6 +84,7 @@ class Registry:
         self._policy = policy
         self._attach = attach
         self._heart = heart
+        self._crew: Crew | None = None
         self._held: dict[str, Held] = {}
         self._pidfds: dict[str, int] = {}
         self._ended: dict[str, float] = {}
@@ -126,7 +128,7 @@ class Registry:
         permit = self._policy.permit(peer)
         permit(wish.pid)
         name = f"s{secrets.token_hex(4)}"
-        worker = Worker(f"session {name}", self._heart)
+        worker = self._worker(name)
         self._attaching[peer.uid] = self._attaching.get(peer.uid, 0) + 1
         try:
             tracked = await worker.run(partial(self._attach_checked, wish, permit))
@@ -152,6 +154,10 @@ class Registry:
             peer_pid=peer.pid,
         )
         return held
+
+    def _worker(self, name: str) -> Worker:
+        self._crew = self._crew or Crew()
+        return Worker(f"session {name}", self._heart, self._crew)
 
     def _add(self, held: Held) -> None:
         self._held[held.id] = held
@@ -180,7 +186,7 @@ class Registry:
     async def _take_over(self, left: Left) -> Held | None:
         assert self._keeper is not None
         name, pid = left.name, left.pid
-        worker = Worker(f"session {name}", self._heart)
+        worker = self._worker(name)
         try:
             held, complete = await worker.run(partial(self._restored, left, worker))
         except (TrackError, OSError, *memento.MISREAD) as error:

@@ -1,10 +1,10 @@
-"""One thread a session: what may take long happens there, one job after the other.
+"""The jobs of one session, one after the other: what may take long happens there.
 
     loop:    result = await worker.run(job)      never blocks
-    thread:  job()  -- C, without the GIL --> result, handed back to the loop
+    crew:    job()  -- C, without the GIL --> result, handed back to the loop
 
-A thread of its own, not one of a pool: a target that cannot be stopped for ten seconds keeps its
-own session waiting and no other. A thaw goes before everything that waits.
+A session that waits keeps its own jobs waiting and no other's: see `crew` for the threads. A thaw
+goes before everything that waits.
 """
 
 from __future__ import annotations
@@ -16,18 +16,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from .crew import SLOW, Crew
 from .heartbeat import Heartbeat, Since
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-# Enough for SQLite and for every call into C; the default of 8 MiB is only address space, but
-# counts where that is limited.
-_STACK = 1 << 20
 
 
 class Stopped(RuntimeError):
@@ -35,24 +31,27 @@ class Stopped(RuntimeError):
 
 
 class Worker:
-    """Made on the event loop; starts its thread with the first job.
+    """Made on the event loop.
 
-    name: of the thread. stopping: no more jobs are taken.
+    name: for people. crew: whose threads do the jobs; one of its own if not given. stopping: no
+    more jobs are taken.
     """
 
-    def __init__(self, name: str, heart: Heartbeat | None = None) -> None:
+    def __init__(self, name: str, heart: Heartbeat | None = None, crew: Crew | None = None) -> None:
         self._name = name
         self._heart = heart
         self._loop = asyncio.get_running_loop()
+        self._crew = crew or Crew()
+        self._lock = self._crew.lock
         self._jobs: deque[tuple[asyncio.Future[Any] | None, Callable[[], Any]]] = deque()
+        # Whether the crew has it.
+        self._at_work = False
         # Since when there are jobs and none is being done.
         self._idle_since = 0.0
-        self._lock = threading.Lock()
-        # One token a job, and one for the end: cheaper to wait for than a Condition.
-        self._tokens: SimpleQueue[None] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
         self.stopping = False
         self._began = 0.0
+        self._took = 0.0
 
     @property
     def waiting(self) -> int:
@@ -87,20 +86,26 @@ class Worker:
         *,
         urgent: bool = False,
     ) -> None:
+        one = (future, job)
         with self._lock:
             if self.stopping:
                 raise Stopped(f"{self._name} has ended")
             if not self._jobs and not self._began:
                 self._idle_since = time.monotonic()
             if urgent:
-                self._jobs.appendleft((future, job))
+                self._jobs.appendleft(one)
             else:
-                self._jobs.append((future, job))
-            if self._thread is None:
-                self._thread = _started(self._run, self._name)
-                if self._heart is not None:
-                    self._heart.watch(self._since)
-        self._tokens.put(None)
+                self._jobs.append(one)
+            if self._at_work:
+                return
+            try:
+                self._crew.add(self, first=urgent)
+            except BaseException:
+                self._jobs.remove(one)
+                raise
+            self._at_work = True
+            if self._heart is not None:
+                self._heart.watch(self._since)
 
     async def run(self, job: Callable[[], T], *, urgent: bool = False) -> T:
         """Has the job done and gives its result, or raises what it raised.
@@ -110,42 +115,51 @@ class Worker:
         return await self.submit(job, urgent=urgent)
 
     def stop(self) -> None:
-        """No more jobs; the thread ends after those that wait."""
+        """No more jobs; it has ended after those that wait."""
         with self._lock:
             self.stopping = True
-        self._tokens.put(None)
+            if not self._at_work:
+                self._ended.set()
         if self._heart is not None:
             self._heart.unwatch(self._since)
 
     def join(self, timeout: float) -> bool:
-        """Waits for the thread; only after stop(). Whether it ended."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-            return not self._thread.is_alive()
-        return True
+        """Waits for the last job; only after stop(). Whether it ended."""
+        return self._ended.wait(timeout)
 
-    def _run(self) -> None:
-        while True:
-            self._tokens.get()
-            try:
-                future, job = self._jobs.popleft()
-            except IndexError:
-                return  # the token of stop(), which comes last
-            if future is not None and future.cancelled():
-                continue
-            self._began = time.monotonic()
-            try:
-                result = job()
-                if future is not None:
-                    self._tell(_set_result, future, result)
-                del result
-            except BaseException as error:
-                self._tell(_set_error, future, error)
-            finally:
-                self._idle_since = time.monotonic()
-                self._began = 0.0
-            # Nothing of it may live until the next job comes.
-            del future, job
+    @property
+    def was_slow(self) -> bool:
+        """Whether its last jobs took longer than others should wait."""
+        return self._took > SLOW
+
+    def take_turn(self) -> bool:
+        """Does one job, in a thread of the crew; whether there are more."""
+        future, job = self._jobs.popleft()
+        if future is None or not future.cancelled():
+            self._do(future, job)
+        # Nothing of it may live until the next job comes.
+        del future, job
+        with self._lock:
+            if self._jobs:
+                return True
+            self._at_work = False
+            if self.stopping:
+                self._ended.set()
+            return False
+
+    def _do(self, future: asyncio.Future[Any] | None, job: Callable[[], Any]) -> None:
+        self._began = time.monotonic()
+        try:
+            result = job()
+            if future is not None:
+                self._tell(_set_result, future, result)
+        except BaseException as error:
+            self._tell(_set_error, future, error)
+        finally:
+            now = self._idle_since = time.monotonic()
+            # Among many that are short one that is long comes again.
+            self._took = max(now - self._began, self._took / 2)
+            self._began = 0.0
 
     def _since(self) -> Since:
         """For the heartbeat: a thread that does not take up its next job is stuck as well."""
@@ -166,16 +180,6 @@ class Worker:
             self._loop.call_soon_threadsafe(how, future, value)
         except RuntimeError:
             return  # the loop has closed: nobody waits any more
-
-
-def _started(run: Callable[[], None], name: str) -> threading.Thread:
-    before = threading.stack_size(_STACK)
-    try:
-        thread = threading.Thread(target=run, name=name, daemon=True)
-        thread.start()
-    finally:
-        threading.stack_size(before)
-    return thread
 
 
 def _set_result(future: asyncio.Future[Any], value: Any) -> None:
