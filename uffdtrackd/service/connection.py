@@ -10,9 +10,9 @@ asyncio's streams cannot carry descriptors, so this is on add_reader() and add_w
 The kernel ends a read after the message that carries descriptors, so they belong to the last frame
 of what was read. Those that nobody takes are closed with the frame's answer.
 
-Everything is for the loop's thread, but for finish() and later(): what a worker has done it sends
-itself, for to wake the loop for it costs more than to send it. A lock keeps the two apart; nobody
-waits while holding it.
+Everything is for the loop's thread, but for finish(), tell() and later(): what a worker has done it
+sends itself, for to wake the loop for it costs more than to send it. A lock keeps the two apart;
+nobody waits while holding it.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from functools import partial
 
 from ..model.errors import BadRequest, LimitReached, TrackError
 from . import wire
-from .delivery import Reply
-from .fdset import FdSet
+from .delivery import Reply, packed
+from .fdset import FdSet, rights
 from .peer import Peer
 from .settings import Limits
 from .wire import BadFrame, Call, Frames
@@ -102,9 +102,14 @@ class Connection:
         """For how long the peer has taken nothing of what waits for it; 0 if nothing waits."""
         return self._loop.time() - self._progress if self._out else 0.0
 
+    @property
+    def full(self) -> bool:
+        """Whether room() would wait."""
+        return self._queued > _HIGH
+
     async def room(self) -> None:
         """Returns when the peer has taken what was queued, or the connection is closed."""
-        while self._open and self._queued > _HIGH:
+        while self._open and self.full:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._room.append(waiter)
             await waiter
@@ -123,7 +128,7 @@ class Connection:
                 ),
             )
         else:
-            self._send(_packed(call.msgid, reply), reply)
+            self._send(packed(call.msgid, reply), reply)
 
     @property
     def in_flight(self) -> int:
@@ -153,23 +158,45 @@ class Connection:
             ):
                 self.later(partial(self.answer, call, reply), reply)
                 return
-            data = _packed(call.msgid, reply)
             # Before it is sent: who has it may ask anew.
             self._ended += 1
-            try:
-                sent = self._transmit(data, reply)
-            except (BlockingIOError, InterruptedError):
-                sent = 0
-            except OSError:
+            self._send_now(packed(call.msgid, reply), reply)
+
+    def tell(self, method: str, reply: Reply, wanted: Callable[[], bool]) -> None:
+        """notify() from any thread; nothing if it is not wanted any more when its turn comes."""
+        with self._lock:
+            if not self._open or not wanted():
                 reply.close()
-                self._post(self.close)
-                return
-            if sent == len(data):
-                return
+            elif self._left or self._out or self._ending:
+                self._left += 1
+                if not self._post(partial(self._tell_later, method, reply, wanted)):
+                    reply.close()
+            else:
+                self._send_now(wire.notification(method, reply.result), reply)
+
+    def _tell_later(self, method: str, reply: Reply, wanted: Callable[[], bool]) -> None:
+        with self._lock:
+            self._left -= 1
+            if wanted():
+                self.notify(method, reply)
+            else:
+                reply.close()
+
+    def _send_now(self, data: bytes, reply: Reply) -> None:
+        """From any thread, with the lock, and nothing before it; the loop sends the rest."""
+        try:
+            sent = self._transmit(data, reply)
+        except (BlockingIOError, InterruptedError):
+            sent = 0
+        except OSError:
+            reply.close()
+            self._post(self.close)
+            return
+        if sent < len(data):
             self._progress = self._loop.time()
             self._out.append((memoryview(data)[sent:], reply))
             self._queued += reply.weight
-        self._post(self._writable)
+            self._post(self._writable)
 
     def later(self, do: Callable[[], None], reply: Reply | None = None) -> None:
         """Has the loop do what answers a call, and call_ends(); from any thread.
@@ -269,7 +296,7 @@ class Connection:
     ) -> None:
         """To each frame its descriptors."""
         came = FdSet(self._limits.fds)
-        came.add(_rights(ancillary), cut=cut)
+        came.add(rights(ancillary), cut=cut)
         if not frames:
             self._fds.merge(came)
             return
@@ -395,21 +422,3 @@ class Connection:
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def _packed(msgid: int, reply: Reply) -> bytes:
-    """The answer, which is as large once more; without memory for it, an error."""
-    try:
-        return wire.response(msgid, reply.result)
-    except MemoryError:
-        reply.close()
-        return wire.error_response(msgid, TrackError("no memory is left for the answer"))
-
-
-def _rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
-    fds = array("i")
-    for level, kind, payload in ancillary:
-        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-            # What was cut off ends anywhere.
-            fds.frombytes(payload[: len(payload) // fds.itemsize * fds.itemsize])
-    return fds.tolist()

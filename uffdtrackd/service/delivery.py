@@ -20,9 +20,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..model.errors import LimitReached
+from ..model.errors import LimitReached, TrackError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
+from . import wire
 from .wire import pack
 
 DELIVERIES = ("inline", "memfd")
@@ -59,6 +60,15 @@ class Reply:
 
 def reply(value: Any) -> Reply:
     return Reply(pack(value))
+
+
+def packed(msgid: int, made: Reply) -> bytes:
+    """The answer, which is as large once more; without memory for it, an error."""
+    try:
+        return wire.response(msgid, made.result)
+    except MemoryError:
+        made.close()
+        return wire.error_response(msgid, TrackError("no memory is left for the answer"))
 
 
 def deliver(

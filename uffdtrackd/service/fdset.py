@@ -7,6 +7,8 @@ recvmsg --> FdSet --take(i)--> whoever asked for it, who closes it
 from __future__ import annotations
 
 import os
+import socket
+from array import array
 from collections.abc import Iterable
 
 from ..model.errors import BadRequest
@@ -59,3 +61,13 @@ class FdSet:
             if fd is not None:
                 os.close(fd)
         self._fds.clear()
+
+
+def rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors in what recvmsg(2) gave beside the data."""
+    fds = array("i")
+    for level, kind, payload in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            # What was cut off ends anywhere.
+            fds.frombytes(payload[: len(payload) // fds.itemsize * fds.itemsize])
+    return fds.tolist()

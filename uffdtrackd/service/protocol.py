@@ -234,7 +234,13 @@ METHODS = (
         " acknowledged.",
         (
             _SESSION,
-            Param("interval", "number", "seconds from one to the next", 1.0, high=86400.0),
+            Param(
+                "interval",
+                "number",
+                "seconds from one to the next, a tenth more or less",
+                1.0,
+                high=86400.0,
+            ),
             Param(
                 "consumer", "str", "whose pending set is sent; nil: one of the watch's own", None
             ),
