@@ -8,16 +8,25 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 import uffdtrackd
-from tests.procfs import PAGE
-from tests.puppet import MREMAP_MAYMOVE, Puppet
+from tests.procfs import PAGE, read_maps
+from tests.puppet import (
+    HUGE,
+    MADV_DONTNEED,
+    MAP_ANONYMOUS,
+    MAP_SHARED,
+    MREMAP_MAYMOVE,
+    Puppet,
+)
 from tests.victim import Victim
 from uffdtrackd import PageSet
 from uffdtrackd.native.collect import Collected, Collector
 from uffdtrackd.tracking.pinned import Pinned
+from uffdtrackd.tracking.tracker import Tracker
 
 pytestmark = pytest.mark.live
 
@@ -112,6 +121,56 @@ def test_pages_that_no_maps_ever_showed(puppet: Puppet, monkeypatch: pytest.Monk
         for _ in range(2):
             discarded |= session.iterate().processes[puppet.pid].discarded & grown
         assert discarded == grown
+
+
+def only_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise StepByStep
+
+    monkeypatch.setattr(Tracker, "_finish", refuse)
+
+
+def test_writes_to_known_pages_are_told_as_they_are(
+    settled: tuple[Puppet, uffdtrackd.Session, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puppet, session, at = settled
+    only_quiet(monkeypatch)
+    for page in (3, 5):
+        puppet.fill(at + page * PAGE, 1)
+        found = session.iterate().processes[puppet.pid]
+        pages = found.dirty & PageSet.from_ranges([(at, at + 8 * PAGE)])
+        assert list(pages) == [(at + page * PAGE, at + (page + 1) * PAGE)]
+        assert found.always <= found.dirty and not found.discarded
+        maps = {(one.start, one.end) for one in read_maps(puppet.pid)}
+        assert {(region.start, region.end) for region in found.regions} == maps
+
+
+@pytest.mark.parametrize("event", ["new page", "given back", "direct", "shared"])
+def test_what_is_more_is_looked_at(
+    settled: tuple[Puppet, uffdtrackd.Session, int],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    event: str,
+) -> None:
+    puppet, session, _ = settled
+    block = puppet.mmap(1024)
+    start = -(-block // HUGE) * HUGE
+    puppet.fill(start, 1)
+    if event == "shared":
+        puppet.fill(puppet.mmap(1, flags=MAP_SHARED | MAP_ANONYMOUS), 1)
+    for _ in range(3):
+        session.iterate()
+    if event == "new page":
+        puppet.fill(start + PAGE, 1)
+    elif event == "given back":
+        puppet.madvise(start, HUGE // PAGE, MADV_DONTNEED)
+    elif event == "direct":
+        path = tmp_path / "file"
+        path.write_bytes(bytes(PAGE))
+        puppet.open(path, os.O_RDONLY | os.O_DIRECT)
+    only_quiet(monkeypatch)
+    with pytest.raises(StepByStep):
+        session.iterate()
 
 
 _MANY_GROUPS = """

@@ -28,9 +28,14 @@ def adopt(pointer: Any, count: int) -> memoryview:
     if count == 0:
         lib.ut_runs_free(pointer)
         return EMPTY
+    return owned(lib.ut_runs_shrink(pointer, count), count)
+
+
+def owned(pointer: Any, count: int) -> memoryview:
+    """As adopt(), of an array that has its size already; of at least one run."""
     size = count * 16
     # The size tells a garbage collector what is behind the pointer (PyPy uses it).
-    owner = ffi.gc(lib.ut_runs_shrink(pointer, count), lib.ut_runs_free, size=size)
+    owner = ffi.gc(pointer, lib.ut_runs_free, size=size)
     return memoryview(ffi.buffer(owner, size)).cast("Q").toreadonly()
 
 

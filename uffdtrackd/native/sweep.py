@@ -6,13 +6,28 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ._native import ffi, lib
-from .collect import Collected, Collector, collected
+from .collect import Collected, Collector
 from .descriptors import Means
 from .error import new_error, raised
 from .layout import Layout
 from .pointer import words
-from .runs import EMPTY
+from .runs import EMPTY, adopt, owned
 from .scan import as_runs
+
+
+class Asked(NamedTuple):
+    """What a sweep has to know; as long as it is the same object, nothing in it has changed.
+
+    settled: what is known not to be registered, as `scan.get` has it. own: runs of private pages
+    of files, which may revert. fds: /proc/PID/fd, fdinfo and status, open; -1: look at none.
+    also: runs to list as dirty in any case. known: runs that a consumer holds.
+    """
+
+    settled: Sequence[tuple[int, int, int]]
+    own: memoryview
+    fds: tuple[int, int, int]
+    also: memoryview
+    known: memoryview
 
 
 class Swept(NamedTuple):
@@ -26,6 +41,22 @@ class Swept(NamedTuple):
     doubtful: memoryview
     means: Means | None
     pinned: int
+
+
+class Quiet(NamedTuple):
+    """A sweep that found writes to known pages and no more: nothing else is new, emptied or
+    reverted, no call failed, nothing is pinned nor could be. The rest as in `Collected`."""
+
+    dirty: memoryview
+    calls: int
+    failed: int
+    spans: int
+    span_bytes: int
+
+    def in_full(self) -> Swept:
+        """The same for who has more to look at."""
+        found = Collected(self.dirty, EMPTY, EMPTY, *self[1:])
+        return Swept(found, EMPTY, EMPTY, Means.NONE, 0)
 
 
 # Making a member of an IntFlag costs more than all of the Python here.
@@ -49,71 +80,45 @@ class Sweep:
         self._c.layout, self._c.collector = layout.address, collector.address
         self._c.pagemap, self._c.limit, self._c.swap_types = pagemap, limit, swap_types
         self._error = new_error()
-        # What C was told last, each with the object that it came from.
-        self._settled: tuple[object, Any] = (None, None)
-        self._own: tuple[object, Any] = (None, None)
-        self._fds: object = None
+        self._counts = ffi.addressof(self._c.collected, "calls")
+        # What C was told last, and reads: it must live as long.
+        self._asked: Asked | None = None
+        self._regions: Any = None
 
-    def _tell(
-        self,
-        settled: Sequence[tuple[int, int, int]],
-        own: memoryview,
-        fds: tuple[int, int, int],
-    ) -> None:
-        sweep = self._c
-        if settled is not self._settled[0]:
-            self._settled = settled, ffi.new("struct page_region24[]", list(settled))
-            sweep.settled, sweep.settled_count = self._settled[1], len(settled)
-        if own is not self._own[0]:
-            self._own = own, words(own)
-            sweep.own, sweep.own_count = self._own[1], len(own) // 2
-        if fds is not self._fds:
-            self._fds = fds
-            sweep.links, sweep.infos, sweep.status = fds
+    def _tell(self, asked: Asked) -> None:
+        sweep, settled = self._c, asked.settled
+        if self._asked is None or settled is not self._asked.settled:
+            self._regions = ffi.new("struct page_region24[]", list(settled))
+            sweep.settled, sweep.settled_count = self._regions, len(settled)
+        sweep.own, sweep.own_count = words(asked.own), len(asked.own) // 2
+        sweep.also, sweep.also_count = words(asked.also), len(asked.also) // 2
+        sweep.known, sweep.known_count = words(asked.known), len(asked.known) // 2
+        sweep.links, sweep.infos, sweep.status = asked.fds
+        self._asked = asked
 
-    def run(
-        self,
-        settled: Sequence[tuple[int, int, int]],
-        own: memoryview,
-        fds: tuple[int, int, int],
-        also: memoryview = EMPTY,
-    ) -> Swept | bool:
+    def run(self, asked: Asked) -> Quiet | Swept | bool:
         """What was written; else whether maps changed (if not, something is not registered).
 
-        settled: what is known not to be registered, as `scan.get` has it. own: runs of private
-        pages of files, which may revert. fds: /proc/PID/fd, fdinfo and status, open; -1: look at
-        none. also: runs to list as dirty in any case. What is the same object as the last time is
-        taken to be unchanged. Raises NativeError; what was written is unknown then: everything is
-        dirty.
+        Raises NativeError; what was written is unknown then: everything is dirty.
         """
+        if asked is not self._asked:
+            self._tell(asked)
         sweep = self._c
-        self._tell(settled, own, fds)
         result = lib.ut_sweep_run(sweep, self._error)
         if result < 0:
             raise raised(self._error)
         if result != lib.UT_SWEEP_DONE:
             return bool(result == lib.UT_SWEEP_CHANGED)
-        if not sweep.others:
-            # To find each of the lists empty costs more than to make the one that is not.
-            found = sweep.collected
-            dirty = as_runs(found.dirty, also)
-            return Swept(
-                Collected(
-                    dirty,
-                    EMPTY,
-                    EMPTY,
-                    found.calls,
-                    found.failed,
-                    found.spans,
-                    found.span_bytes,
-                ),
-                EMPTY,
-                EMPTY,
-                _MEANS.get(sweep.means),
-                sweep.pinned,
-            )
+        count = sweep.dirty_count
+        dirty = owned(sweep.dirty, count) if count else adopt(sweep.dirty, 0)
+        counts = ffi.unpack(self._counts, 4)
+        if sweep.quiet:
+            return Quiet(dirty, *counts)
+        found = sweep.collected
         return Swept(
-            collected(sweep.collected, also),
+            Collected(
+                dirty, as_runs(found.file), as_runs(found.discarded, as_runs(found.voids)), *counts
+            ),
             as_runs(sweep.reverted),
             as_runs(sweep.doubtful),
             _MEANS.get(sweep.means),

@@ -27,13 +27,14 @@ from ..native.copy import Memory
 from ..native.error import NativeError
 from . import procfs
 from .attach import Target, open_target
+from .collection import Collection, Remembered
 from .failure import translated
 from .identify import Identity, gone, pidfd_open
 from .object import View
 from .shared import SharedPages
 from .snapshot import Snapshot
 from .sync import SyncTracker
-from .tracker import Collection, Remembered, Tracker
+from .tracker import Tracker
 
 # A shell script runs exec() once and is another program for good.
 _EXEC_TRIES = 3
@@ -77,7 +78,8 @@ class Member:
         self._target: Target | None = None
         self._tracker: Tracker | None = None
         self._memory: Memory | None = None
-        self._held = PageSet(page_size)  # known, but not to the tracker
+        self._none = PageSet(page_size)
+        self._held = self._none  # known, but not to the tracker
         self._was_held = self._held  # before the last collection
         self._snapshot: Snapshot | None = None  # between gather() and finish()
         self._stopped_ns = 0
@@ -168,8 +170,11 @@ class Member:
                 self.attach(deadline)
             assert self._tracker is not None
             try:
-                with translated(self.identity()):
+                try:
                     return self._tracker.gather()
+                except OSError:
+                    with translated(self.identity()):
+                        raise
             except TargetExecuted:
                 self._let_go()
         raise self._too_often()
@@ -177,16 +182,20 @@ class Member:
     def finish(self, shared: SharedPages) -> Collection:
         """The second half. shared: the answer to the View. Raises TargetGone, TrackError."""
         snapshot, self._snapshot = self._snapshot, None
-        with translated(self.identity()):
-            if snapshot is not None:
+        if snapshot is not None:
+            with translated(self.identity()):
                 collection = snapshot.finish(shared)
-            else:
-                assert self._tracker is not None, "gather() first"
+        else:
+            assert self._tracker is not None, "gather() first"
+            try:
                 collection = self._tracker.finish(shared)
+            except OSError:
+                with translated(self.identity()):
+                    raise
         self.reported = True
         held = self._was_held = self._held
-        self._held = PageSet(self._page_size) if snapshot is None else collection.dirty
-        return _with_discarded(collection, held)
+        self._held = self._none if snapshot is None else collection.dirty
+        return _with_discarded(collection, held) if held else collection
 
     def relist(self) -> None:
         """What the last collection said was not told to anybody: the next one says everything."""
@@ -345,8 +354,6 @@ class Member:
 
 
 def _with_discarded(collection: Collection, held: PageSet) -> Collection:
-    if not held:
-        return collection
     discarded = (held | collection.discarded) - collection.dirty
     return collection._replace(discarded=discarded)
 

@@ -60,19 +60,24 @@ class Pins:
 
 
 class Pinned:
-    """Looks after one address space. pid, tid: the process, and a live thread of it."""
+    """Looks after one address space. pid, tid: the process, and a live thread of it.
+
+    nothing: what is told where nothing is pinned. at_rest: a look would say just that, if there
+    are no means and nothing is pinned now; neither was before.
+    """
 
     def __init__(self, pid: int, tid: int, page_size: int) -> None:
         self._pid = pid
         self._tid = tid
         self._none = PageSet(page_size)
-        self._nothing = Pins(self._none)
-        self._before = self._nothing
+        self.nothing = Pins(self._none)
+        self._before = self.nothing
         self._late = self._none
         self._means = Means.NONE  # ever seen
         self._status = -1
         self._descriptors: Descriptors | None = None
         self._fds = _NO_FDS
+        self.at_rest = True
 
     def close(self) -> None:
         """Gives back what it opened; may be called twice."""
@@ -95,6 +100,7 @@ class Pinned:
             self._late = known
         if pinned:
             self._before = Pins(self._none, True, "pinned before the tracker was replaced")
+        self.at_rest = not means and not pinned
 
     @property
     def fds(self) -> tuple[int, int, int]:
@@ -108,8 +114,9 @@ class Pinned:
         bytes. Raises NativeError.
         """
         if seen == _QUIET and not asynchronous:
-            before, self._before = self._before, self._nothing
-            return self._nothing, before
+            before, self._before = self._before, self.nothing
+            self.at_rest = not self._means
+            return self.nothing, before
         try:
             means, pins = self._look() if seen is None else (seen[0], self._pins(*seen))
         except OSError as error:
@@ -120,6 +127,7 @@ class Pinned:
             means, pins = self._look()
         self._means |= means | (Means.RING if asynchronous else Means.NONE)
         before, self._before = self._before, pins
+        self.at_rest = not self._means and not pins
         return pins, before
 
     def late(self, dirty: PageSet) -> PageSet:
@@ -166,7 +174,7 @@ class Pinned:
         ring = means & Means.RING and (pinned or self._descriptors is not None)
         buffers = self._buffers() if ring else []
         if not pinned and buffers == []:
-            return self._nothing
+            return self.nothing
         if buffers is None:
             return Pins(self._none, True, "a ring that does not tell its buffers may write")
         spread = sum(-(-end // _MOST) * _MOST - start // _MOST * _MOST for start, end in buffers)

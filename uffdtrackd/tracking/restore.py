@@ -32,11 +32,11 @@ from ..model.errors import TargetGone, TrackError
 from ..model.pageset import PageSet
 from ..model.region import Tracking
 from . import statefile
+from .collection import Remembered
 from .follow import FOLLOWS, follower
 from .member import Member, Permit, permit_all
 from .session import Session
 from .statefile import State
-from .tracker import Remembered
 from .tree import Tree
 
 _ORPHANS = "children born while no tracker ran, whose parents have ended since, are not followed"

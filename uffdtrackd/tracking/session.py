@@ -29,12 +29,12 @@ from ..native.error import NativeError
 from ..native.freeze import Frozen
 from .attach import open_target
 from .backend import BACKENDS, choose
+from .collection import Collection
 from .follow import FOLLOWS, follower
 from .keeper import Keeper
 from .member import Member, Permit, permit_all
 from .object import View
 from .shared import SharedMemory
-from .tracker import Collection
 from .tree import Tree
 
 if TYPE_CHECKING:
@@ -124,7 +124,9 @@ class Session:
     def _iteration(self, collections: dict[int, Collection], began: int) -> Iteration:
         """began: CLOCK_MONOTONIC, in ns."""
         ended = time.monotonic_ns()
-        stopped = sum(one.stopped_ns() for one in self._tree.members.values())
+        stopped = 0
+        for member in self._tree.members.values():
+            stopped += member.stopped_ns()
         holder = self._still_frozen()
         if holder is not None:
             stopped += ended - holder.stopped_at_ns

@@ -67,6 +67,8 @@ class SharedMemory:
 
     def __init__(self, page_size: int) -> None:
         self._page_size = page_size
+        none = PageSet(page_size)
+        self._nothing = SharedPages(none, none, none, none)
         self._objects: dict[str, SharedObject] = {}
         self._names: dict[int, tuple[Sequence[Vma], list[str]]] = {}  # by pid
         self._births: Births | None = None
@@ -88,11 +90,13 @@ class SharedMemory:
 
         sharing: processes that run in the memory of one of them. Raises NativeError.
         """
-        if not any(view.regions for view in views):
+        for view in views:
+            if view.regions:
+                break
+        else:
             # Most targets share nothing, and this is in the way of every iteration.
             self._objects, self._names, self._complete = {}, {}, True
-            none = PageSet(self._page_size)
-            return [SharedPages(none, none, none, none)] * len(views)
+            return [self._nothing] * len(views)
         complete, self._complete = self._complete, False
         self._sort(views)
         pids = {view.pid for view in views} | set(sharing)

@@ -21,12 +21,12 @@ from ..model.region import Region, Tracking
 from ..native import scan
 from ..native.error import NativeError
 from ..native.layout import SHARED, WRITE, Layout
+from .collection import Collection
 from .object import View
 from .pinned import Pins
 from .registrar import Refused
 from .shared import SharedPages
 from .space import Space
-from .tracker import Collection
 from .untracked import Judge, in_swap, populated
 
 

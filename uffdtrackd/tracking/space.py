@@ -75,6 +75,10 @@ class Space:
         self.excluded = PageSet.from_ranges(
             ((vma.start, vma.end) for vma, _ in self.huge), page_size
         )
+        # Whether one scan says of every page what there is to say.
+        self.private = not (
+            self.huge or self.shared_regions or self.always_if_populated or self.aio
+        )
 
     def _size_at(self, layout: Layout, vma: Vma) -> int:
         """Bytes in a page of a file-backed VMA. All mappings of one file system agree."""

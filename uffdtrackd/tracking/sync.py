@@ -30,12 +30,13 @@ from ..native.error import NativeError
 from ..native.faults import Faults, enable_sync
 from ..native.protect import Swept, Vmas
 from . import stale
+from .collection import Collection, Half, Remembered
 from .huge import HugePages
 from .object import View
 from .shared import SharedPages
 from .space import Space
 from .sync_registrar import SyncRegistrar
-from .tracker import Collection, Half, Remembered, Tracker
+from .tracker import Tracker
 from .untracked import populated
 
 _TOP = (1 << 64) - (1 << 16)

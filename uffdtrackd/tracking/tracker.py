@@ -1,8 +1,8 @@
 """One address space, iteration by iteration, with the asynchronous backend.
 
     Sweep: has anything changed? No: all of the below in one call     native `sweep`
-            |  yes
-            v
+            |  yes               |   and only known pages were written: that is the Collection
+            v                    v   (`_quiet`; nearly all iterations of a target that has settled)
     maps, registration --> Space: what is mapped and of which sort    `space`, `registrar`
             |  newly registered: all its pages are dirty; what was known there is gone
             v
@@ -31,16 +31,16 @@ import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from ..model.pageset import PageSet
-from ..model.region import Region, Tracking, Window
+from ..model.region import Region, Tracking
 from ..native import scan
 from ..native.collect import Collected, Collector
 from ..native.error import NativeError
 from ..native.layout import Layout, Vma
 from ..native.reverted import find_reverted
-from ..native.sweep import Sweep, Swept
+from ..native.sweep import Asked, Quiet, Sweep, Swept
+from .collection import Collection, Half, Remembered, Same
 from .huge import HugePages
 from .known import Known
 from .object import View
@@ -50,41 +50,6 @@ from .registrar import Registrar
 from .shared import SharedPages
 from .space import Space
 from .untracked import Judge, populated
-
-
-class Collection(NamedTuple):
-    """What one iteration found in one address space; see `model.iteration.ProcessPages`."""
-
-    dirty: PageSet
-    discarded: PageSet
-    always: PageSet
-    load_regions: Callable[[], Sequence[Region]]
-    stats: dict[str, int]
-    windows: tuple[Window, ...] = ()
-
-
-class Half(NamedTuple):
-    """An iteration before shared memory was looked at. lost: not mapped any more, or anew."""
-
-    dirty: PageSet
-    discarded: PageSet
-    always: PageSet
-    lost: PageSet
-    space: Space
-    swept: Swept | bool
-    stats: dict[str, int]
-
-
-class Remembered(NamedTuple):
-    """What a tracker must know of an earlier one to go on with its userfaultfd.
-
-    known: what a consumer holds. pinned: see `Pinned.memory`. owed: bits were taken off and
-    nobody was told what they said, or some may lie: the next iteration lists everything.
-    """
-
-    known: PageSet
-    pinned: tuple[int, bool]
-    owed: bool
 
 
 class Tracker:
@@ -132,8 +97,10 @@ class Tracker:
         self._huge = HugePages(pagemap, self._mem, page_size)
         self._pid, self._tid, self._uffd = pid, tid, uffd
         self._armed = True  # all that shared objects have, or so it was in the last iteration
-        self._half: Half | None = None
+        self._asked: Asked | None = None  # of the sweep; None: it changed, or something is new
+        self._half: Half | Collection | None = None
         self._space: Space | None = None
+        self._same: Same | None = None
         self._huge_sizes: dict[tuple[int, int], int] = {}
         self._known = Known(page_size)
         self._own_file_pages = PageSet(page_size)  # known pages of private file mappings
@@ -189,6 +156,7 @@ class Tracker:
 
     def register(self) -> None:
         """Registers what is there now, so that a refusal shows at once. Raises NativeError."""
+        self._asked = None
         self._newly, _ = self._update_layout(self._layout.refresh())
 
     def owned_elsewhere(self) -> list[Vma]:
@@ -215,6 +183,10 @@ class Tracker:
         """The second half. shared: the answer to the View. Raises NativeError."""
         half, self._half = self._half, None
         assert half is not None, "gather() first"
+        if isinstance(half, Collection):
+            self._taken = self._none
+            self._complete = True
+            return half
         self._armed = True
         collection = self._finish(half, shared)
         self._complete = self._armed
@@ -222,14 +194,20 @@ class Tracker:
 
     def _distrust(self) -> None:
         """What was found before was told to nobody: the next iteration finds all of it again."""
+        self._asked = None
         self._known.pages |= self._taken
         self._unsettled = True
         self._registrar.distrust()
         self._huge.distrust()
 
-    def _gather(self) -> tuple[Half, View]:
+    def _gather(self) -> tuple[Half | Collection, View]:
         newly = gone = self._none
         swept = self._try_sweep()
+        if isinstance(swept, Quiet):
+            if self._same is not None and self._pinned.at_rest:
+                return self._quiet(swept, self._same), self._same.view
+            swept = swept.in_full()
+        self._asked = None
         if not isinstance(swept, Swept):
             self._check_mapped()
             newly, gone = self._update_layout(changed=swept)
@@ -265,6 +243,18 @@ class Tracker:
         lost = gone | newly
         half = Half(dirty, discarded, always, lost, space, swept, self._stats(found))
         return half, self._view(space, dirty, newly)
+
+    def _quiet(self, found: Quiet, same: Same) -> Collection:
+        """All of an iteration in which only known pages of private memory were written."""
+        stats = {
+            "regions": same.regions,
+            "spans": found.spans,
+            "span_bytes": found.span_bytes,
+            "scan_calls": found.calls,
+            "scan_failures": 0,
+        }
+        dirty = PageSet.from_runs(found.dirty, self._page_size)
+        return Collection(dirty, self._none, same.always, same.load_regions, stats)
 
     def _view(self, space: Space, written: PageSet, fresh: PageSet) -> View:
         regions = space.shared_regions
@@ -325,13 +315,16 @@ class Tracker:
         if not len(self._layout):
             raise NativeError("reading maps", errno.ESRCH)
 
-    def _try_sweep(self) -> Swept | bool:
+    def _try_sweep(self) -> Quiet | Swept | bool:
         """A whole collection in one call if nothing is new; else whether maps changed."""
-        settled = self._registrar.settled
-        if settled is None or self._unsettled or self._newly or self._space is None:
-            return self._layout.refresh()
-        own, always = self._own_file_pages.runs, self._space.always.runs
-        return self._sweeper.run(settled, own, self._pinned.fds, always)
+        if self._asked is None:
+            settled = self._registrar.settled
+            if settled is None or self._unsettled or self._newly or self._space is None:
+                return self._layout.refresh()
+            own, always = self._own_file_pages.runs, self._space.always.runs
+            known = self._known.pages.runs
+            self._asked = Asked(settled, own, self._pinned.fds, always, known)
+        return self._sweeper.run(self._asked)
 
     def _update_layout(self, changed: bool) -> tuple[PageSet, PageSet]:
         """Registers what is new. Returns that, and known pages that are not mapped any more.
@@ -372,6 +365,11 @@ class Tracker:
             self._blind = False
             held = self._known.pages & space.mapped
             self._collector.adopt((held - space.excluded - space.always).runs)
+        self._same = None
+        if space.private:
+            view = self._view(space, self._none, self._none)
+            load_regions = self._regions(space, {}, self._pinned.nothing)
+            self._same = Same(view, len(self._layout), space.always, load_regions)
         return space
 
     def _populated(self, where: PageSet, space: Space) -> PageSet:

@@ -52,10 +52,11 @@ struct ut_collected {
 	struct ut_regions
 		*discarded;       /* whole blocks that were found empty and given up */
 	struct ut_regions *voids; /* the same, where the kernel says nothing of it */
-	uint64_t calls;           /* ioctls made */
-	uint64_t failed;          /* calls that failed, each range dirty in full */
-	uint64_t spans;           /* stretches of blocks known to have pages ... */
-	uint64_t span_bytes;      /* ... and what they amount to */
+	/* Read as an array of four. */
+	uint64_t calls;      /* ioctls made */
+	uint64_t failed;     /* calls that failed, each range dirty in full */
+	uint64_t spans;      /* stretches of blocks known to have pages ... */
+	uint64_t span_bytes; /* ... and what they amount to */
 };
 
 /*

@@ -24,6 +24,10 @@ struct ut_sweep {
 	uint64_t settled_count;
 	const uint64_t *own; /* runs of private pages of files */
 	uint64_t own_count;
+	const uint64_t *also; /* runs to list as dirty in any case */
+	uint64_t also_count;
+	const uint64_t *known; /* runs that a consumer holds */
+	uint64_t known_count;
 	int32_t links; /* see api/descriptors.h; -1: do not look */
 	int32_t infos;
 	int32_t status; /* /proc/PID/status */
@@ -32,9 +36,11 @@ struct ut_sweep {
 	int32_t means;   /* UT_DESCRIPTORS_*; -1: could not be seen */
 	uint64_t pinned; /* bytes, of VmPin in status */
 	struct ut_collected collected;
+	uint64_t *dirty; /* runs of collected.dirty and also; the caller's to free */
+	uint64_t dirty_count;
 	struct ut_regions *reverted;
 	struct ut_regions *doubtful;
-	uint64_t others; /* regions in all of these lists but collected.dirty */
+	int32_t quiet; /* dirty is all there is to say; see native/sweep.py */
 
 	struct ut_regions *missing; /* scratch */
 };

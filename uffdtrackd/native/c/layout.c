@@ -8,7 +8,9 @@
  * shows an munmap(). The file is held open: it stays bound to the address space
  * that was attached, also across an exec() of the process.
  */
+#define _GNU_SOURCE /* memrchr */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -52,6 +54,23 @@ void ut_layout_free(struct ut_layout *layout)
 	free(layout);
 }
 
+/*
+ * Where there is a page of old system calls, its line is the last, and asking for more is
+ * in vain. No path or name begins with such an address.
+ */
+static int is_whole(const struct text *text)
+{
+	static const char gate[] = "ffffffffff600000-ffffffffff601000 ";
+	const char *line;
+
+	if (!text->length || text->data[text->length - 1] != '\n')
+		return 0;
+	line = memrchr(text->data, '\n', text->length - 1);
+	line = line ? line + 1 : text->data;
+	return text->data + text->length - line > (ptrdiff_t)sizeof(gate) &&
+	       !memcmp(line, gate, sizeof(gate) - 1);
+}
+
 static int read_text(int fd, struct text *text, struct ut_error *error)
 {
 	text->length = 0;
@@ -77,6 +96,8 @@ static int read_text(int fd, struct text *text, struct ut_error *error)
 		if (n == 0)
 			return 0;
 		text->length += n;
+		if (is_whole(text))
+			return 0;
 	}
 }
 
