@@ -8,6 +8,7 @@ populated pages fail.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,7 @@ from tests.puppet import (
     RW,
     Puppet,
 )
+from uffdtrackd.tracking.backing import stamp
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
@@ -283,6 +285,35 @@ def test_row_15_hole_by_fallocate(row: Row, shared: int, after: str) -> None:
     then(row.puppet, after, shared + 3 * PAGE, 5)
     row.judge((shared + 3 * PAGE, 5))
     row.writes_are_seen(shared, 16)
+
+
+@pytest.mark.parametrize("after", AFTER)
+def test_row_15_hole_and_mtime_set_back(row: Row, shared: int, after: str) -> None:
+    row.watch()
+    link = f"/proc/{row.puppet.pid}/map_files/{shared:x}-{shared + 16 * PAGE:x}"
+    before = os.stat(link)
+    while time.time_ns() < before.st_mtime_ns + 200_000_000:
+        row.oracle.step()  # mtime is old by now: it can be believed
+    row.puppet.madvise(shared + 3 * PAGE, 5, MADV_REMOVE)
+    os.utime(link, ns=(before.st_atime_ns, before.st_mtime_ns))
+    then(row.puppet, after, shared + 3 * PAGE, 5)
+    row.judge((shared + 3 * PAGE, 5))
+    row.writes_are_seen(shared, 16)
+
+
+def test_row_15_a_settled_stamp_is_left_behind(tmp_path: Path) -> None:
+    """By any change, however soon it comes and however late the tick of the kernel's clock."""
+    for fd in (os.memfd_create("stamp"), os.open(tmp_path / "stamp", os.O_RDWR | os.O_CREAT)):
+        try:
+            os.ftruncate(fd, 8 * PAGE)
+            for page in range(20):
+                os.pwrite(fd, b"1", page % 8 * PAGE)
+                while not (before := stamp(fd)).settled:
+                    pass
+                os.pwrite(fd, b"2", page % 8 * PAGE)
+                assert stamp(fd).changed_ns != before.changed_ns
+        finally:
+            os.close(fd)
 
 
 @pytest.mark.parametrize("after", AFTER)

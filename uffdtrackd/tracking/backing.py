@@ -1,7 +1,7 @@
 """What is behind a shared mapping: one object, however many mappings and processes show it.
 
     /proc/TID/map_files/START-END --> identity   which object         (name_to_handle_at(2))
-                                  --> status     mtime, size, links   (stat(2))
+                                  --> stamp      when it was changed  (stat(2))
                                   --> extents    what of it exists    (SEEK_DATA, lseek(2))
                                   --> zero pages, by reading the file
 
@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from ..model.pageset import PageSet
 from ..native import object as native
@@ -26,6 +27,27 @@ from ..native.layout import Vma
 # Bytes of an object that have a hint for the search for a word that is not zero: 16 MiB of
 # hints. What lies behind is searched from its first word.
 _HINTED = 32 << 30
+
+# The clock that files take their times from, clock_gettime(2); linux/time.h.
+CLOCK_REALTIME_COARSE = 5
+
+
+class Stamp(NamedTuple):
+    """changed_ns: st_ctime, which moves with each change of the content and which, unlike mtime,
+    nobody can set back (utimensat(2)). settled: whether a change from here on leaves another."""
+
+    changed_ns: int
+    size: int
+    settled: bool
+
+
+def stamp(fd: int) -> Stamp:
+    """When the file was changed last. Raises OSError."""
+    # The clock stands still between two ticks, and longer where a tick comes late, as it does in
+    # virtual machines. So it is asked itself, and first: what comes later is not before `now`.
+    now = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+    status = os.fstat(fd)
+    return Stamp(status.st_ctime_ns, status.st_size, status.st_ctime_ns < now)
 
 
 def path_of(tid: int, vma: Vma) -> str:
@@ -64,8 +86,8 @@ class Backing:
     ) -> None:
         os.close(self._fd)
 
-    def status(self) -> os.stat_result:
-        return os.fstat(self._fd)
+    def stamp(self) -> Stamp:
+        return stamp(self._fd)
 
     def data(self, start: int, end: int) -> list[tuple[int, int]]:
         """What exists of the bytes [start, end) of the object; all of it where it cannot tell."""

@@ -4,7 +4,7 @@ shown now, by whom      against  shown at the last look   --> what came, what we
 written, in every View                                    --> dirty
 doubt now, or last time                                   --> all of it is dirty
 exists, did not at the last look                          --> dirty
-mtime moved             and nobody wrote                  --> all of it is dirty
+ctime moved             and nobody wrote                  --> all of it is dirty
                         else: clean, and all zero now     --> dirty, unless it was so before
 data extents                                              --> the rest does not exist
 """
@@ -12,7 +12,6 @@ data extents                                              --> the rest does not 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,12 +19,8 @@ from typing import NamedTuple
 from ..model.pageset import PageSet
 from ..native.layout import Vma
 from . import procfs
-from .backing import Backing, born, path_of
+from .backing import Backing, Stamp, born, path_of
 from .neighbours import ticks_after_boot
-
-# mtime moves with the timer tick, 10 ms at the slowest (CONFIG_HZ=100): a change in the tick of
-# our last look leaves no trace of its own.
-_TICK_NS = 50_000_000
 
 # Nothing but fork(2) passes such memory on: it has no name, and nobody ever had it open.
 _INHERITED = "/dev/zero (deleted)"
@@ -87,8 +82,7 @@ class SharedObject:
         self._data = self._none  # what of it existed
         self._reason = ""  # at the last look
         self._doubted = False  # all of it may have been written since
-        self._stamp: tuple[int, int] | None = None
-        self._settled = False
+        self._stamp: Stamp | None = None
         self._books: tuple[int, ...] | None = None
         self._zero = self._none  # were zero when last listed, and have been clean since
         self._hints = bytearray()
@@ -161,7 +155,7 @@ class SharedObject:
         view, vma = self.some
         try:
             with Backing(view.tid, vma) as backing:
-                stamp = backing.status()  # before the rest: what is later moves it once more
+                stamp = backing.stamp()  # before the rest: what is later moves it once more
                 ranges = (run for start, end in extent for run in backing.data(start, end))
                 data = PageSet.from_ranges(ranges, self._none.page_size)
                 written &= data
@@ -196,13 +190,11 @@ class SharedObject:
             written |= ((view.written | view.fresh) & region).shifted(-shift)
         return shown, written
 
-    def _moved(self, status: os.stat_result) -> tuple[bool, bool]:
-        """Whether mtime moved since the last look; whether it did, or may have."""
-        before, settled = self._stamp, self._settled
-        self._stamp = status.st_mtime_ns, status.st_size
-        self._settled = status.st_mtime_ns <= time.time_ns() - _TICK_NS
-        moved = before != self._stamp
-        return moved, moved or not settled
+    def _moved(self, stamp: Stamp) -> tuple[bool, bool]:
+        """Whether it was changed since the last look; whether it was, or may have been."""
+        before, self._stamp = self._stamp, stamp
+        moved = before is None or before[:2] != stamp[:2]
+        return moved, moved or (before is not None and not before.settled)
 
     def _union(self, sets: Iterable[PageSet]) -> PageSet:
         found = self._none

@@ -16,12 +16,12 @@ What no page table of the session tells:             so
     somebody else maps it, or has it open            always, with the reason, and once more after
       (`neighbours`), or is attached (`sysv`)
     it has a name: anybody may come and go           always
-    huge pages: hugetlbfs moves no mtime and         always
+    huge pages: hugetlbfs moves no ctime and         always
       tells no holes
     a hole was punched, the file cut                 no data extent there: discarded
-      and read again: a zero page                    mtime moved, so clean pages must show a word
+      and read again: a zero page                    ctime moved, so clean pages must show a word
                                                      that is not zero, or be dirty
-    mtime moved although nobody wrote                somebody did: all of it is dirty
+    ctime moved although nobody wrote                somebody did: all of it is dirty
 
 A hole is never listed: reading one through a mapping would fill it.
 """
@@ -248,8 +248,8 @@ def _name(view: View, vma: Vma) -> str:
 def _reason_at_sight(name: str, one: SharedObject, unseen: Collection[tuple[int, ...]]) -> str:
     """Why an object cannot be trusted whoever has it; "" if it may be."""
     if one.huge:
-        # fs/hugetlbfs/inode.c: punching a hole leaves mtime alone, and a hole that is read again
-        # has as many blocks as before.
+        # fs/hugetlbfs/inode.c: punching a hole leaves its times alone, and a hole that is read
+        # again has as many blocks as before.
         return "huge pages whose holes leave no trace"
     place = one.place()
     if place is None or name.startswith("?"):

@@ -12,6 +12,8 @@ import os
 import time
 from typing import NamedTuple
 
+from .backing import CLOCK_REALTIME_COARSE
+
 _PATH = "/proc/sysvipc/shm"
 
 
@@ -25,8 +27,8 @@ class Books(NamedTuple):
 
 def read() -> dict[int, Books]:
     """All segments of our IPC namespace, by id; none if that cannot be read."""
-    # Whole seconds, of a clock that is late by up to a tick.
-    settled = int(time.time()) - 1
+    # Whole seconds of the clock that files have, asked itself and first, as backing.stamp() does.
+    settled = time.clock_gettime_ns(CLOCK_REALTIME_COARSE) // 1_000_000_000
     try:
         with open(_PATH, encoding="ascii") as file:
             names, *lines = (line.split() for line in file)
