@@ -3,6 +3,8 @@
     ring = Ring(puppet)                   io_uring_setup(2), its two mappings
     ring.register(address, length)        a fixed buffer: pinned from now on
     ring.read_fixed(fd, address, length)  submitted; the data comes when fd has some
+    ring.register_file(fd)                held by the ring from now on, as its file 0
+    ring.write_held(address, length)      to the start of that file
     ring.wait()                           until it has been completed
 
 Layouts: <linux/io_uring.h>.
@@ -17,7 +19,8 @@ from tests.puppet import MAP_POPULATE, MAP_SHARED, RW, Puppet
 from tests.victim import PATIENCE
 
 _SQES = 0x10000000
-_READ_FIXED, _READ = 4, 22
+_READ_FIXED, _READ, _WRITE = 4, 22, 23
+_FIXED_FILE = 1
 
 
 class Ring:
@@ -49,8 +52,23 @@ class Ring:
     def read(self, fd: int, at: int, length: int) -> None:
         self._submit(_READ, fd, at, length)
 
-    def _submit(self, operation: int, fd: int, at: int, length: int) -> None:
-        entry = struct.pack("BBHiQQI", operation, 0, 0, fd, (1 << 64) - 1, at, length)
+    def register_file(self, fd: int) -> None:
+        self.puppet.store(self.scratch, struct.pack("i", fd))
+        self.puppet.call("io_uring_register", self.fd, 2, self.scratch, 1)
+
+    def write_held(self, at: int, length: int) -> None:
+        self._submit(_WRITE, 0, at, length, flags=_FIXED_FILE, offset=0)
+
+    def _submit(
+        self,
+        operation: int,
+        fd: int,
+        at: int,
+        length: int,
+        flags: int = 0,
+        offset: int = (1 << 64) - 1,
+    ) -> None:
+        entry = struct.pack("BBHiQQI", operation, flags, 0, fd, offset, at, length)
         self.puppet.store(self.sqes, entry.ljust(64, b"\0"))
         tail = self._word(self.sq[1])
         mask = self._word(self.sq[2])

@@ -54,6 +54,7 @@ static const struct {
 	CALL(munlock),
 	CALL(brk),
 	CALL(close),
+	CALL(fcntl),
 	CALL(read),
 	CALL(write),
 	CALL(pread64),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import mmap
 import os
 from collections.abc import Iterator
@@ -9,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.procfs import read_maps
 from uffdtrackd.model.iteration import Iteration, ProcessPages
 from uffdtrackd.model.pageset import PageSet
 from uffdtrackd.model.region import Window
 from uffdtrackd.native.error import NativeError
+from uffdtrackd.native.layout import SHARED, Vma
 from uffdtrackd.native.object import born_ns, handle, zero_pages
 from uffdtrackd.tracking import neighbours, sysv
+from uffdtrackd.tracking.backing import Backing, kernel_device
+from uffdtrackd.tracking.object import SharedObject, View
 
 PAGE = 4096
 
@@ -101,6 +106,50 @@ def test_a_descriptor_and_a_mapping_are_found(memory: tuple[int, mmap.mmap]) -> 
     assert neighbours.look(wanted, {pid}, pid) == {place: "open in the target"}
     assert neighbours.look(wanted, {pid}, 1) == {place: f"open in process {pid}"}
     assert neighbours._mapped(pid, wanted) == {place}
+
+
+def test_a_file_with_the_name_of_unnamed_memory(memory: tuple[int, mmap.mmap]) -> None:
+    """maps shows the path of a file as it was: `/dev/zero (deleted)` may be one on any tmpfs."""
+    status = os.fstat(memory[0])
+    here = os.major(status.st_dev), os.minor(status.st_dev)
+    assert kernel_device() == here
+
+    def made(name: str, device: tuple[int, int]) -> SharedObject:
+        vma = Vma(0, PAGE, SHARED, 0, device, 7, name, "")
+        none = PageSet(PAGE)
+        found = SharedObject(PAGE)
+        found.views = [(View(1, 1, [vma], [], [], none, none, none), vma)]
+        return found
+
+    for device in (here, (8, 1)):
+        assert made("/dev/zero (deleted)", device).inherited == (device == here)
+        assert made("/SYSV00000000 (deleted)", device).segment == (device == here)
+        assert not made("/memfd:zero (deleted)", device).inherited
+
+
+def test_only_a_seal_makes_a_descriptor_harmless(tmp_path: Path) -> None:
+    """Asked of the file behind a mapping of ours."""
+    (tmp_path / "file").write_bytes(bytes(PAGE))
+    kinds = [
+        os.memfd_create("object"),
+        os.memfd_create("object", os.MFD_ALLOW_SEALING),
+        os.open(tmp_path / "file", os.O_RDWR),
+    ]
+    try:
+        for number, fd in enumerate(kinds):
+            os.ftruncate(fd, PAGE)
+            with mmap.mmap(fd, PAGE):
+                seal = 0x10  # F_SEAL_FUTURE_WRITE
+                if number == 1:
+                    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seal)
+                place = os.stat(path(fd))
+                line = next(one for one in read_maps(os.getpid()) if one.inode == place.st_ino)
+                vma = Vma(line.start, line.end, SHARED, 0, (0, 0), place.st_ino, "", "")
+                with Backing(os.getpid(), vma) as backing:
+                    assert backing.sealed() == (number == 1)
+    finally:
+        for fd in kinds:
+            os.close(fd)
 
 
 def test_a_private_mapping_writes_to_nobody() -> None:

@@ -2,6 +2,7 @@
 
     /proc/TID/map_files/START-END --> identity   which object         (name_to_handle_at(2))
                                   --> stamp      when it was changed  (stat(2))
+                                  --> seals      who may write it     (F_GET_SEALS, fcntl(2))
                                   --> extents    what of it exists    (SEEK_DATA, lseek(2))
                                   --> zero pages, by reading the file
 
@@ -13,9 +14,11 @@ descriptor would keep the memory of an object that the target has given up.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import time
 from collections.abc import Iterator
+from functools import cache
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -27,6 +30,8 @@ from ..native.layout import Vma
 # Bytes of an object that have a hint for the search for a word that is not zero: 16 MiB of
 # hints. What lies behind is searched from its first word.
 _HINTED = 32 << 30
+
+_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h
 
 # The clock that files take their times from, clock_gettime(2); linux/time.h.
 CLOCK_REALTIME_COARSE = 5
@@ -64,6 +69,20 @@ def identity(tid: int, vma: Vma) -> str:
     return f"{major:x}:{minor:x}:{vma.inode}:{name.hex()}"
 
 
+@cache
+def kernel_device() -> tuple[int, int]:
+    """Of the file system that has all memory without a path: unnamed, SysV segments, memfds.
+
+    A file of another one may have a name that looks like theirs in maps.
+    """
+    fd = os.memfd_create("uffdtrackd", os.MFD_CLOEXEC)
+    try:
+        device = os.fstat(fd).st_dev
+    finally:
+        os.close(fd)
+    return os.major(device), os.minor(device)
+
+
 def born(tid: int, vma: Vma) -> int:
     """When the object was made, in ns since 1970; 0 where that is not known."""
     return native.born_ns(path_of(tid, vma))
@@ -88,6 +107,13 @@ class Backing:
 
     def stamp(self) -> Stamp:
         return stamp(self._fd)
+
+    def sealed(self) -> bool:
+        """Whether only the mappings that it has now can write it (F_SEAL_FUTURE_WRITE, 5.1)."""
+        try:
+            return bool(fcntl.fcntl(self._fd, fcntl.F_GET_SEALS) & _SEAL_FUTURE_WRITE)
+        except OSError:  # a file system that knows no seals
+            return False
 
     def data(self, start: int, end: int) -> list[tuple[int, int]]:
         """What exists of the bytes [start, end) of the object; all of it where it cannot tell."""

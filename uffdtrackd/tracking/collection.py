@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from ..model.pageset import PageSet
 from ..model.region import Region, Window
-from ..native.sweep import Swept
 from .object import View
+from .pinned import Pins
 from .space import Space
 
 
@@ -28,6 +28,15 @@ class Collection(NamedTuple):
     windows: tuple[Window, ...] = ()
 
 
+class Unseen(NamedTuple):
+    """What no page table tells. pins: what is pinned; before: a look ago. overdue: written, maybe,
+    after it was listed."""
+
+    pins: Pins
+    before: Pins
+    overdue: PageSet
+
+
 class Half(NamedTuple):
     """An iteration before shared memory was looked at. lost: not mapped any more, or anew."""
 
@@ -36,7 +45,7 @@ class Half(NamedTuple):
     always: PageSet
     lost: PageSet
     space: Space
-    swept: Swept | bool
+    unseen: Unseen
     stats: dict[str, int]
 
 

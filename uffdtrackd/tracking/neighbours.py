@@ -34,10 +34,12 @@ class Wanted(NamedTuple):
 
     made: nothing but fork(2) passes it on, and then: the time that it was made by a process of the
     session, in clock ticks after boot. Who is older than that cannot have it, examined or not.
+    by_descriptor: whether it can be written by one.
     """
 
     number: tuple[int, int, int]
     made: int | None
+    by_descriptor: bool = True
 
 
 def look(
@@ -62,7 +64,8 @@ def look(
             mapped = set() if pid in tracked else _mapped(tid, wanted)
             users |= dict.fromkeys(mapped, f"shared with process {pid}")
             where = "the target" if pid == target else f"process {pid}"
-            users |= dict.fromkeys(_opened(tid, wanted), f"open in {where}")
+            by_descriptor = {place for place, one in wanted.items() if one.by_descriptor}
+            users |= dict.fromkeys(_opened(tid, by_descriptor), f"open in {where}")
         except OSError:
             # Not ours to look at; or one of its files is of a mount whose server has gone.
             why = f"process {pid}, which may share it, may not be examined"
@@ -109,9 +112,11 @@ def _thread_of(pid: int) -> int:
         return pid
 
 
-def _opened(pid: int, wanted: Mapping[Place, object]) -> set[Place]:
+def _opened(pid: int, wanted: Collection[Place]) -> set[Place]:
     """Those of the objects that a process has open; none if it has ended."""
-    found = set()
+    found: set[Place] = set()
+    if not wanted:
+        return found
     try:
         for fd in os.listdir(f"/proc/{pid}/fd"):
             try:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from ..model.pageset import PageSet
 from ..native.layout import Vma
 from . import procfs
-from .backing import Backing, Stamp, born, path_of
+from .backing import Backing, Stamp, born, kernel_device, path_of
 from .neighbours import ticks_after_boot
 
 # Nothing but fork(2) passes such memory on: it has no name, and nobody ever had it open.
@@ -37,7 +37,7 @@ class View:
     regions: shared and writable. huge: starts of those in huge pages. unseen: more such regions,
     writes to which its page tables do not tell. written: what the scan reported in `regions`.
     fresh: pages of which nothing was known before. known: what a consumer holds. tid: a live
-    thread of the process.
+    thread of the process. pinned: what is pinned, and written past all page tables, may be shared.
     """
 
     pid: int
@@ -48,6 +48,7 @@ class View:
     written: PageSet
     fresh: PageSet
     known: PageSet
+    pinned: bool = False
 
 
 class Verdict(NamedTuple):
@@ -86,6 +87,7 @@ class SharedObject:
         self._books: tuple[int, ...] | None = None
         self._zero = self._none  # were zero when last listed, and have been clean since
         self._hints = bytearray()
+        self._sealed = False  # no seal is ever taken off
 
     @property
     def some(self) -> tuple[View, Vma]:
@@ -94,7 +96,8 @@ class SharedObject:
 
     @property
     def inherited(self) -> bool:
-        return self.some[1].name == _INHERITED
+        vma = self.some[1]
+        return vma.name == _INHERITED and vma.device == kernel_device()
 
     def made(self) -> int | None:
         """When one of the processes made it, in clock ticks after boot, if it passes by fork(2).
@@ -117,7 +120,20 @@ class SharedObject:
     @property
     def segment(self) -> bool:
         """Whether it is a SysV segment; its id is the inode then (ipc/shm.c)."""
-        return self.some[1].name.startswith(_SYSV)
+        vma = self.some[1]
+        return vma.name.startswith(_SYSV) and vma.device == kernel_device()
+
+    @property
+    def sealed(self) -> bool:
+        """Whether no descriptor of it is good for writing, whoever has one."""
+        if not self._sealed:
+            view, vma = self.some
+            try:
+                with Backing(view.tid, vma) as backing:
+                    self._sealed = backing.sealed()
+            except OSError:
+                pass
+        return self._sealed
 
     @property
     def huge(self) -> bool:

@@ -77,6 +77,8 @@ class Pinned:
         self._status = -1
         self._descriptors: Descriptors | None = None
         self._fds = _NO_FDS
+        self._moved = False  # what is pinned is mapped where nobody can tell
+        self._stands = False
         self.at_rest = True
 
     def close(self) -> None:
@@ -107,11 +109,18 @@ class Pinned:
         """/proc/PID/fd, fdinfo and status, for a `Sweep`; each -1 until they were looked at."""
         return self._fds
 
-    def look(self, asynchronous: bool, seen: tuple[Means, int] | None = None) -> tuple[Pins, Pins]:
+    def look(
+        self,
+        asynchronous: bool,
+        mapped: PageSet,
+        lost: PageSet,
+        seen: tuple[Means, int] | None = None,
+    ) -> tuple[Pins, Pins]:
         """What is pinned now, and what was a look ago: both are to be listed.
 
-        asynchronous: the layout shows an AIO ring. seen: what a look just now found, and VmPin in
-        bytes. Raises NativeError.
+        asynchronous: the layout shows an AIO ring. mapped: what is mapped; lost: what was, and is
+        not any more, or anew. seen: what a look just now found, and VmPin in bytes. Raises
+        NativeError.
         """
         if seen == _QUIET and not asynchronous:
             before, self._before = self._before, self.nothing
@@ -126,19 +135,32 @@ class Pinned:
             self._tid = self._live_thread()
             means, pins = self._look()
         self._means |= means | (Means.RING if asynchronous else Means.NONE)
+        if pins.ranges and not pins.everything:
+            # A ring tells where its buffer was when it was registered; the pages go with mremap().
+            self._moved |= bool(pins.ranges - mapped) or bool(self._before.ranges & lost)
+            if self._moved:
+                why = "registered with io_uring, and mapped elsewhere since"
+                pins = Pins(self._none, True, why)
+        elif not pins:
+            self._moved = False
         before, self._before = self._before, pins
         self.at_rest = not self._means and not pins
         return pins, before
 
-    def late(self, dirty: PageSet) -> PageSet:
-        """What must be listed again, given what this iteration lists as written.
+    def overdue(self) -> PageSet:
+        """What late() will say of the iteration that has just looked.
 
         Nothing unless the target has the means for I/O into pinned pages, and is stopped.
         """
+        self._stands = bool(self._means) and self._stopped()
+        return self._late if self._stands else self._none
+
+    def late(self, dirty: PageSet) -> PageSet:
+        """What must be listed again, given what this iteration lists as written."""
         if not self._means:
             return self._none
         late = self._late
-        if not self._stopped():
+        if not self._stands:
             self._late |= dirty
             return self._none
         # Asynchronous I/O goes on while all threads are stopped.

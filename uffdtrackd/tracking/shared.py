@@ -16,6 +16,11 @@ What no page table of the session tells:             so
     somebody else maps it, or has it open            always, with the reason, and once more after
       (`neighbours`), or is attached (`sysv`)
     it has a name: anybody may come and go           always
+    it ever had a descriptor (memfd, tmpfs, disk):   always, unless sealed against writers to come
+      that may be in flight in a socket, or held       (F_SEAL_FUTURE_WRITE)
+      by a ring, where nobody can see it
+    a process of the session has it pinned, or       always, and once more after
+      something that it may be (`pinned`)
     huge pages: hugetlbfs moves no ctime and         always
       tells no holes
     a hole was punched, the file cut                 no data extent there: discarded
@@ -101,7 +106,11 @@ class SharedMemory:
         self._sort(views)
         pids = {view.pid for view in views} | set(sharing)
         unseen = {(*vma.device, vma.inode) for view in views for vma in view.unseen}
-        reasons = {name: _reason_at_sight(name, one, unseen) for name, one in self._objects.items()}
+        pinned = [view.pid for view in views if view.pinned]
+        why = f"pinned by process {pinned[0]}, where writes cannot be seen" if pinned else ""
+        reasons = {
+            name: _reason_at_sight(name, one, unseen) or why for name, one in self._objects.items()
+        }
         verdicts = self._judge(reasons, pids, views[0].pid if views else 0, not complete)
         answers = [self._answer(view, verdicts) for view in views]
         self._complete = True
@@ -256,7 +265,12 @@ def _reason_at_sight(name: str, one: SharedObject, unseen: Collection[tuple[int,
         return "shared memory that we may not examine"
     if place.number in unseen:
         return "mapped by the target where writes to it cannot be seen"
-    return "a file that any process may open by its name" if place.links else ""
+    if place.links:
+        return "a file that any process may open by its name"
+    if one.inherited or one.segment or one.sealed:
+        return ""
+    # In flight in a UNIX socket, held by a ring that has no descriptor itself: no /proc tells.
+    return "a file whose descriptors others may hold where nobody can look"
 
 
 def _look_around(
@@ -274,7 +288,7 @@ def _look_around(
     for name, one in objects.items():
         if place := one.place():
             key = place.device, place.inode
-            wanted[key] = neighbours.Wanted(place.number, one.made())
+            wanted[key] = neighbours.Wanted(place.number, one.made(), not one.sealed)
             names.setdefault(key, []).append(name)
     found = neighbours.look(wanted, ours, first, most_ns, among)
     return {name: why for key, why in found.items() for name in names[key]}

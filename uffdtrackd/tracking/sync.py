@@ -138,13 +138,14 @@ class SyncTracker(Tracker):
             discarded |= huge_gone
         always, given_back = self._always(space)
         discarded |= given_back
-        half = Half(dirty, discarded, always, gone, space, False, self._told(before.faults))
+        unseen = self._look_for_unseen(space, gone)
+        half = Half(dirty, discarded, always, gone, space, unseen, self._told(before.faults))
         self._to_protect = written
         open_to_writes = space.shared if everything else space.shared - clean
-        return half, self._view(space, open_to_writes, self._none)
+        return half, self._view(space, open_to_writes, self._none, unseen)
 
     def _finish(self, half: Half, shared: SharedPages) -> Collection:
-        dirty, discarded, always, gone, space, _, stats = half
+        dirty, discarded, always, gone, space, unseen, stats = half
         written = self._to_protect
         if space.shared_regions:
             written |= shared.dirty - shared.always
@@ -153,7 +154,7 @@ class SyncTracker(Tracker):
             always |= shared.always
         dirty = (dirty - discarded) | always
         discarded |= (self._known.pages & gone) - dirty
-        again, pinned, pins = self._written_unseen(dirty, discarded, space)
+        again, pinned, pins = self._written_unseen(dirty, discarded, unseen)
         dirty |= again
         always |= pinned
         self._protect(written & dirty)

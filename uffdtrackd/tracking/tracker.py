@@ -40,7 +40,7 @@ from ..native.error import NativeError
 from ..native.layout import Layout, Vma
 from ..native.reverted import find_reverted
 from ..native.sweep import Asked, Quiet, Sweep, Swept
-from .collection import Collection, Half, Remembered, Same
+from .collection import Collection, Half, Remembered, Same, Unseen
 from .huge import HugePages
 from .known import Known
 from .object import View
@@ -241,8 +241,9 @@ class Tracker:
         for region in space.always_if_populated:
             always |= PageSet.from_ranges(populated(region, self._pagemap), self._page_size)
         lost = gone | newly
-        half = Half(dirty, discarded, always, lost, space, swept, self._stats(found))
-        return half, self._view(space, dirty, newly)
+        unseen = self._look_for_unseen(space, lost, swept)
+        half = Half(dirty, discarded, always, lost, space, unseen, self._stats(found))
+        return half, self._view(space, dirty, newly, unseen)
 
     def _quiet(self, found: Quiet, same: Same) -> Collection:
         """All of an iteration in which only known pages of private memory were written."""
@@ -256,19 +257,26 @@ class Tracker:
         dirty = PageSet.from_runs(found.dirty, self._page_size)
         return Collection(dirty, self._none, same.always, same.load_regions, stats)
 
-    def _view(self, space: Space, written: PageSet, fresh: PageSet) -> View:
+    def _view(
+        self, space: Space, written: PageSet, fresh: PageSet, held: Unseen | None = None
+    ) -> View:
         regions = space.shared_regions
+        pinned = False
+        if held is not None and held.pins:
+            pinned = held.pins.everything or bool(held.pins.ranges & space.shared)
         if regions:
+            if held is not None and held.overdue:
+                written |= held.overdue
             written, fresh = written & space.shared, fresh & space.shared
             known = self._known.pages & space.shared
         else:
             written = fresh = known = self._none
         huge = [vma.start for vma, _ in space.shared_huge]
         unseen = space.shared_unseen
-        return View(self._pid, self._tid, regions, huge, unseen, written, fresh, known)
+        return View(self._pid, self._tid, regions, huge, unseen, written, fresh, known, pinned)
 
     def _finish(self, half: Half, shared: SharedPages) -> Collection:
-        dirty, discarded, always, lost, space, swept, stats = half
+        dirty, discarded, always, lost, space, unseen, stats = half
         if space.shared_regions:
             dirty = (dirty - space.shared) | shared.dirty
             discarded = (discarded - space.shared) | shared.discarded
@@ -280,7 +288,7 @@ class Tracker:
             dirty |= always
         if lost:
             discarded |= (self._known.pages & lost) - dirty
-        again, pinned, pins = self._written_unseen(dirty, discarded, space, swept)
+        again, pinned, pins = self._written_unseen(dirty, discarded, unseen)
         if again:
             dirty |= again
             always |= pinned
@@ -401,14 +409,19 @@ class Tracker:
         # A failed call is dirty as a whole: that may reach beyond what is mapped.
         return dirty & space.mapped if found.failed else dirty
 
-    def _written_unseen(
-        self, dirty: PageSet, discarded: PageSet, space: Space, swept: Swept | bool = False
-    ) -> tuple[PageSet, PageSet, Pins]:
-        """Pages to list because they are, or were, pinned; those of them that still are; why."""
+    def _look_for_unseen(self, space: Space, lost: PageSet, swept: Swept | bool = False) -> Unseen:
+        """After the scan: what is pinned later than that is dirty in the next one."""
         seen = None
         if isinstance(swept, Swept) and swept.means is not None:
             seen = swept.means, swept.pinned
-        pins, before = self._pinned.look(space.aio, seen)
+        pins, before = self._pinned.look(space.aio, space.mapped, lost, seen)
+        return Unseen(pins, before, self._pinned.overdue())
+
+    def _written_unseen(
+        self, dirty: PageSet, discarded: PageSet, unseen: Unseen
+    ) -> tuple[PageSet, PageSet, Pins]:
+        """Pages to list because they are, or were, pinned; those of them that still are; why."""
+        pins, before = unseen.pins, unseen.before
         late = self._pinned.late(dirty)
         if not (late or pins or before):
             return self._none, self._none, pins
