@@ -145,7 +145,7 @@ def test_writes_to_known_pages_are_told_as_they_are(
         assert {(region.start, region.end) for region in found.regions} == maps
 
 
-@pytest.mark.parametrize("event", ["new page", "given back", "direct", "shared"])
+@pytest.mark.parametrize("event", ["new page", "given back", "direct", "was direct", "shared"])
 def test_what_is_more_is_looked_at(
     settled: tuple[Puppet, uffdtrackd.Session, int],
     monkeypatch: pytest.MonkeyPatch,
@@ -158,6 +158,13 @@ def test_what_is_more_is_looked_at(
     puppet.fill(start, 1)
     if event == "shared":
         puppet.fill(puppet.mmap(1, flags=MAP_SHARED | MAP_ANONYMOUS), 1)
+    path = tmp_path / "file"
+    path.write_bytes(bytes(PAGE))
+    if event == "was direct":
+        # What was read into then may yet be to be listed again, when the target is stopped.
+        fd = puppet.open(path, os.O_RDONLY | os.O_DIRECT)
+        session.iterate()
+        puppet.close(fd)
     for _ in range(3):
         session.iterate()
     if event == "new page":
@@ -165,8 +172,6 @@ def test_what_is_more_is_looked_at(
     elif event == "given back":
         puppet.madvise(start, HUGE // PAGE, MADV_DONTNEED)
     elif event == "direct":
-        path = tmp_path / "file"
-        path.write_bytes(bytes(PAGE))
         puppet.open(path, os.O_RDONLY | os.O_DIRECT)
     only_quiet(monkeypatch)
     with pytest.raises(StepByStep):

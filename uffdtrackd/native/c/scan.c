@@ -50,6 +50,12 @@ struct pm_scan {
 #define VEC_LEN 512
 
 /*
+ * Regions that a get has room for at first: mostly it finds none, or a few. The kernel
+ * makes itself a buffer for as many as 512, and from 341 on that is pages of its own.
+ */
+#define FEW_REGIONS 32
+
+/*
  * Pages that one get without a limit of its own asks for at a time. The kernel holds the
  * target's mmap_lock for reading until a call is over, and a get that looks for much is
  * slow (3 ms a GiB): in one piece it would let an mmap() wait for 50 ms at 16 GiB.
@@ -141,6 +147,7 @@ static int walk(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 	/* A get+clear that ends within a huge page splits it: those are cut by address.
 	 */
 	uint64_t piece = flags || max_pages ? 0 : GET_PAGES;
+	uint64_t room = flags ? UINT64_MAX : FEW_REGIONS;
 
 	while (start < end) {
 		struct pm_scan arg = {
@@ -163,6 +170,9 @@ static int walk(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 		fresh = out->data + out->count;
 		arg.vec = (uintptr_t)fresh;
 		arg.vec_len = out->capacity - out->count;
+		if (arg.vec_len > room)
+			arg.vec_len = room;
+		room = UINT64_MAX;
 		n = scan_ioctl(pagemap, &arg);
 		if (n < 0)
 			return ut_fail(error, step, errno, 0, start, end - start);
