@@ -123,9 +123,9 @@ def also(client: Client, session: ClientSession, deliver: str) -> ClientSession:
 
 
 def cpu_ns(pid: int) -> int:
-    """CPU time that the threads of a process have used, in ns: /proc/PID/task/TID/schedstat."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(task.read_text().split()[0]) for task in tasks)
+    """CPU time that a process has used, in ns; also of threads of it that have ended."""
+    # The clock that clock_getcpuclockid(3) has of it, whose number Linux will not change.
+    return time.clock_gettime_ns(~pid << 3 | 2)
 
 
 def resident(pid: int) -> int:

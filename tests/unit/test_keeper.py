@@ -13,7 +13,8 @@ import pytest
 
 from tests.unit.fake_session import PAGE, iteration
 from uffdtrackd.service.consumers import Consumers
-from uffdtrackd.service.held import Facts, Held
+from uffdtrackd.service.facts import Facts
+from uffdtrackd.service.held import Held
 from uffdtrackd.service.keeper import Keeper, Kept, put_back
 from uffdtrackd.tracking import statefile
 

@@ -86,8 +86,8 @@ class Daemon:
 
     def status_line(self) -> str:
         """For people, in one line."""
-        sessions = [one for one in self.registry if not one.facts.ended]
-        rate = sum(one.facts.rate or 0.0 for one in sessions)
+        sessions = [one for one in self.registry if not one.ended]
+        rate = sum(one.rate or 0.0 for one in sessions)
         return (
             f"{len(sessions)} sessions, {self.connections} connections,"
             f" {rate / (1 << 20):.1f} MiB/s dirty"

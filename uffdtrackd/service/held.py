@@ -17,17 +17,20 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..model.errors import AlreadyFrozen, TargetExecuted, TargetGone, TrackError, UsageError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
 from ..model.region import Region, Window
 from . import journal, messages
-from .consumers import Consumers, Marks
+from .consumers import Consumers
+from .facts import Facts, Told
 from .keeper import Kept
 from .worker import Worker
 
+# Regions, when asked for; always; windows.
+_Layout = tuple[Callable[[], Sequence[Region]], PageSet, Sequence[Window]]
 # No process has memory beyond (x86-64 with five levels of page tables: 2^56).
 _ADDRESSES = 1 << 56
 
@@ -62,65 +65,6 @@ class Tracked(Protocol):
     def close(self) -> None: ...
 
 
-class ConsumerFacts(NamedTuple):
-    """delivered, acknowledged: numbers, -1 if none yet. pending_bytes: dirty."""
-
-    name: str
-    delivered: int
-    acknowledged: int
-    pending_bytes: int
-
-
-# A tuple, for one is made after every job.
-class Facts(NamedTuple):
-    """What a session has done so far. Sums are since its beginning.
-
-    last: the head of the last iteration (`Iteration.head()`), None before the first.
-    dirty_bytes: of the last iteration. rate: dirty bytes a second between the last two.
-    error: the last that a job raised, as the wire has it, and its time_ns (CLOCK_REALTIME).
-    ended: every process has: nothing more will come.
-    """
-
-    pids: tuple[int, ...] = ()
-    status: tuple[str, ...] = ()
-    iterations: int = 0
-    last: Mapping[str, Any] | None = None
-    dirty_bytes: int = 0
-    dirty_bytes_total: int = 0
-    discarded_bytes_total: int = 0
-    collect_ns_total: int = 0
-    stopped_ns_total: int = 0
-    rate: float | None = None
-    frozen: bool = False
-    error: Mapping[str, Any] | None = None
-    errors: int = 0
-    ended: bool = False
-    consumers: tuple[ConsumerFacts, ...] = ()
-
-
-class _Told(NamedTuple):
-    """What facts are made of: most jobs are over before anybody asks for them.
-
-    before: earlier facts. changed: what the iterations since made of some of them. consumers:
-    None: those of before.
-    """
-
-    before: Facts
-    changed: Mapping[str, Any] | None = None
-    frozen: bool = False
-    consumers: tuple[Marks, ...] | None = None
-
-    def facts(self) -> Facts:
-        facts = self.before._replace(**self.changed) if self.changed else self.before
-        if self.consumers is None:
-            return facts
-        consumers = tuple(
-            ConsumerFacts(one.name, one.delivered, one.acknowledged, one.pending_bytes)
-            for one in self.consumers
-        )
-        return facts._replace(frozen=self.frozen, consumers=consumers)
-
-
 class Held:
     """id: the session's name on the wire. owner: uid of whom it belongs to."""
 
@@ -135,7 +79,7 @@ class Held:
         # Whether it outlives the connection that made it; where its iteration log is.
         self.keep = True
         self.log_path = ""
-        self._told = _Told(Facts(pids=tuple(session.pids)))
+        self._told = Told(Facts(pids=tuple(session.pids)))
         # In the worker's thread: with each iteration after it was answered, and at the end.
         self.on_iteration: Callable[[Iteration], None] | None = None
         self.on_close: Callable[[], None] | None = None
@@ -144,9 +88,8 @@ class Held:
         # Whether readers, also those that are new to us, may hold what nobody knows of.
         self.in_doubt = False
         self._consumers = Consumers(most_consumers)
-        self._regions: dict[int, Callable[[], Sequence[Region]]] = {}
-        self._always: dict[int, PageSet] = {}
-        self._windows: dict[int, Sequence[Window]] = {}
+        # Of the last iteration, without its pages.
+        self._layouts: dict[int, _Layout] = {}
         self._returned_ns = 0
         self._freeze: contextlib.ExitStack | None = None
         self._closed = False
@@ -160,7 +103,18 @@ class Held:
 
     @facts.setter
     def facts(self, facts: Facts) -> None:
-        self._told = _Told(facts)
+        self._told = Told(facts)
+
+    @property
+    def ended(self) -> bool:
+        """As in facts, for who asks often."""
+        return self._told.before.ended
+
+    @property
+    def rate(self) -> float | None:
+        """As in facts, for who asks often."""
+        told = self._told
+        return told.changed["rate"] if told.changed else told.before.rate
 
     @property
     def consumers(self) -> Consumers:
@@ -232,11 +186,11 @@ class Held:
     def do_regions(self, pid: int) -> Sequence[Region]:
         """The layout of one process as the last iteration found it."""
         with self._job():
-            if pid not in self._regions:
+            if pid not in self._layouts:
                 raise UsageError(
                     f"process {pid} was not in the last iteration of session {self.id}", pid=pid
                 )
-            return self._regions[pid]()
+            return self._layouts[pid][0]()
 
     def do_close(self, *, leave: bool = False) -> None:
         """Thaws and lets go of the target. May be called twice.
@@ -269,9 +223,10 @@ class Held:
                 self.facts = self.facts._replace(ended=True)
             raise
         try:
-            self._regions = {pid: one.load_regions for pid, one in iteration.processes.items()}
-            self._always = {pid: one.always for pid, one in iteration.processes.items()}
-            self._windows = {pid: one.windows for pid, one in iteration.processes.items()}
+            self._layouts = {
+                pid: (one.load_regions, one.always, one.windows)
+                for pid, one in iteration.processes.items()
+            }
             for one in self._consumers:
                 if one.needs_full:
                     again = one.delivered >= 0 or self.in_doubt
@@ -306,13 +261,7 @@ class Held:
         return replace(
             last,
             processes={
-                pid: ProcessPages(
-                    pages,
-                    rest - pages,
-                    self._always.get(pid, empty),
-                    self._regions.get(pid, tuple),
-                    self._windows.get(pid, ()),
-                )
+                pid: _everything_of(pages, rest - pages, self._layouts.get(pid))
                 for pid, pages in known.items()
             },
         )
@@ -330,8 +279,10 @@ class Held:
         )
 
     def _note(self, iteration: Iteration) -> None:
-        dirty = sum(pages.dirty.bytes for pages in iteration.processes.values())
-        gone = sum(pages.discarded.bytes for pages in iteration.processes.values())
+        dirty = gone = 0
+        for pages in iteration.processes.values():
+            dirty += pages.dirty.bytes
+            gone += pages.discarded.bytes
         now = time.monotonic_ns()
         passed = now - self._returned_ns if self._returned_ns else 0
         self._returned_ns = now
@@ -371,7 +322,7 @@ class Held:
     def _end(self, error: BaseException | None) -> None:
         if isinstance(error, TrackError) and not isinstance(error, UsageError):
             self.note_error(error)
-        self._told = _Told(
+        self._told = Told(
             self._told.before,
             self._changed,
             self._freeze is not None and self.session.is_frozen,
@@ -399,3 +350,11 @@ class _Job:
         trace: TracebackType | None,
     ) -> None:
         self._held._end(error)
+
+
+def _everything_of(dirty: PageSet, discarded: PageSet, layout: _Layout | None) -> ProcessPages:
+    """layout: None if the last iteration had nothing of the process."""
+    if layout is None:
+        return ProcessPages(dirty, discarded, PageSet(dirty.page_size))
+    regions, always, windows = layout
+    return ProcessPages(dirty, discarded, always, regions, windows)

@@ -222,7 +222,7 @@ async def watch(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
             f"this connection has {len(guest.watches)} watches, and may not have more",
             hint="unwatch some",
         )
-    if held.facts.ended:
+    if held.ended:
         await held.worker.run(held.do_touch)
     # It may have gone since it asked, and what it held has been ended.
     guest.check_open()

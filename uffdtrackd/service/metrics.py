@@ -16,7 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .held import Facts, Held
+from .facts import Facts
+from .held import Held
 
 if TYPE_CHECKING:
     from .daemon import Daemon

@@ -86,7 +86,9 @@ class Registry:
         self._heart = heart
         self._crew: Crew | None = None
         self._held: dict[str, Held] = {}
+        # One poll for all that can be asked: most of the time none has ended.
         self._pidfds: dict[str, int] = {}
+        self._poll = select.poll()
         self._ended: dict[str, float] = {}
         self._attaching: dict[int, int] = {}
         # Sessions that an earlier daemon had, whose targets were gone: owner, when found.
@@ -163,7 +165,8 @@ class Registry:
         self._held[held.id] = held
         if held.session.follow == "none":
             with suppress(OSError):
-                self._pidfds[held.id] = os.pidfd_open(held.session.pid)
+                pidfd = self._pidfds[held.id] = os.pidfd_open(held.session.pid)
+                self._poll.register(pidfd, select.POLLIN)
 
     async def take_over(self) -> list[tuple[Held, bool]]:
         """Goes on with the sessions that an earlier daemon left; none of them fails another.
@@ -250,7 +253,7 @@ class Registry:
     def _whose(self, peer: Peer, pid: int, error: AlreadyTracked) -> AlreadyTracked:
         """The same error with the session, if it is one of ours that the peer may use."""
         for one in self.of(peer):
-            if pid in one.facts.pids and not one.facts.ended:
+            if pid in one.facts.pids and not one.ended:
                 return AlreadyTracked(
                     f"process {pid} is tracked by session {one.id}",
                     hint=f"use session {one.id}, with a consumer name of your own",
@@ -290,9 +293,9 @@ class Registry:
 
     async def look(self) -> None:
         """Lets go of what has ended; to be called now and then."""
+        over = {pidfd for pidfd, _ in self._poll.poll(0)}
         for held in self:
-            pidfd = self._pidfds.get(held.id, -1)
-            if held.id not in self._ended and (held.facts.ended or (pidfd >= 0 and _ended(pidfd))):
+            if held.id not in self._ended and (held.ended or self._pidfds.get(held.id) in over):
                 self._ended[held.id] = time.monotonic()
                 journal.log(
                     messages.TARGET_LOST,
@@ -333,6 +336,7 @@ class Registry:
         self._ended.pop(name, None)
         pidfd = self._pidfds.pop(name, -1)
         if pidfd >= 0:
+            self._poll.unregister(pidfd)
             os.close(pidfd)
 
 
