@@ -4,6 +4,7 @@ idle       resident memory, nobody connected but one
 sessions   64 processes of 16 MiB, each iterated once a second over one connection; every one
            writes 1 % of its pages in between; beside the same number of others whose maps and
            page tables ref_rounds.c looks at, one after the other, in the same seconds
+watches    the same by 64 watches, each of a connection of its own, begun at any time
 requests   hello again and again over one connection: how many a second, and how long each
            takes while another connection has 8 GiB scanned
 """
@@ -24,6 +25,7 @@ from tests.bench.pace import NotMeasured, Pace
 from tests.bench.programs import Program, Target
 from tests.bench.sample import Row, Spread, compare, single
 from tests.bench.service import Daemon, attach, cpu_ns
+from tests.bench.watchers import Watchers
 from uffdtrackd.client import API_MAJOR, Client, ClientSession
 
 SESSIONS = 64
@@ -78,7 +80,34 @@ def _sessions(count: int, pace: Pace) -> Iterator[Row]:
         row = compare(f"daemon: {count} sessions at 1 Hz, CPU", "%", least, shares)
         yield replace(row, allowed=BUSY_PERCENT * count / SESSIONS)
         yield single(f"daemon: {count} sessions at 1 Hz, an iteration takes", "ms", waits)
+        yield from _watches(daemon, pairs, bare, others, pace)
         yield single(f"daemon: {count} sessions, resident", "MiB", [daemon.resident()])
+
+
+def _watches(
+    daemon: Daemon,
+    pairs: list[tuple[Target, ClientSession]],
+    bare: Program,
+    others: list[Target],
+    pace: Pace,
+) -> Iterator[Row]:
+    count = len(pairs)
+    shares, least = [], []
+    with Watchers(daemon.socket) as watchers:
+        for _, session in pairs:
+            watchers.add(session.name)
+            time.sleep(1.0 / count)
+        # Until they are in step, which takes five ticks.
+        time.sleep(6.0)
+        for _ in range(min(pace.rounds, 5)):
+            before = watchers.came
+            theirs, ours, _ = _seconds(daemon, pairs, bare, others, ask=False)
+            shares.append(ours)
+            least.append(theirs)
+            if not 1.8 * count <= watchers.came - before <= 3.2 * count:
+                raise NotMeasured(f"{watchers.came - before} iterations in two seconds")
+    row = compare(f"daemon: {count} watches at 1 Hz, CPU", "%", least, shares)
+    yield replace(row, allowed=BUSY_PERCENT * count / SESSIONS)
 
 
 def _seconds(
@@ -86,9 +115,11 @@ def _seconds(
     pairs: list[tuple[Target, ClientSession]],
     bare: Program,
     others: list[Target],
+    *,
+    ask: bool = True,
 ) -> tuple[float, float, list[float]]:
     """Two seconds of it: the shares of one CPU that `bare` and the daemon used, and ns of each
-    iteration. Raises NotMeasured if `bare` did not see what was written."""
+    iteration that was asked for. Raises NotMeasured if `bare` did not see what was written."""
     cpu, least, began = daemon.cpu_ns(), cpu_ns(bare.process_id), time.monotonic()
     waits: list[float] = []
     for second in range(2):
@@ -97,9 +128,10 @@ def _seconds(
             due = began + second + index / len(pairs)
             time.sleep(max(0.0, due - time.monotonic()))
             target.dirty(target.pages // 100)
-            before = time.perf_counter_ns()
-            session.iterate()
-            waits.append(time.perf_counter_ns() - before)
+            if ask:
+                before = time.perf_counter_ns()
+                session.iterate()
+                waits.append(time.perf_counter_ns() - before)
             time.sleep(max(0.0, due + 0.5 / len(pairs) - time.monotonic()))
             other = others[index]
             other.dirty(other.pages // 100)
