@@ -195,7 +195,7 @@ class Member:
         self.reported = True
         held = self._was_held = self._held
         self._held = self._none if snapshot is None else collection.dirty
-        return _with_discarded(collection, held) if held else collection
+        return collection if held is self._none else _with_discarded(collection, held)
 
     def relist(self) -> None:
         """What the last collection said was not told to anybody: the next one says everything."""

@@ -118,7 +118,8 @@ class Session:
                     member.relist()
                 raise
             self._number += 1
-            self._tree.forget(iteration.exited or ())
+            if iteration.exited:
+                self._tree.forget(iteration.exited)
             return iteration
 
     def _iteration(self, collections: dict[int, Collection], began: int) -> Iteration:
@@ -127,7 +128,7 @@ class Session:
         stopped = 0
         for member in self._tree.members.values():
             stopped += member.stopped_ns()
-        holder = self._still_frozen()
+        holder = None if self._frozen is None else self._still_frozen()
         if holder is not None:
             stopped += ended - holder.stopped_at_ns
         return Iteration(

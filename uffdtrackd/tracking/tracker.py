@@ -202,7 +202,8 @@ class Tracker:
 
     def _gather(self) -> tuple[Half | Collection, View]:
         newly = gone = self._none
-        swept = self._try_sweep()
+        asked = self._asked
+        swept = self._try_sweep() if asked is None else self._sweeper.run(asked)
         if isinstance(swept, Quiet):
             if self._same is not None and self._pinned.at_rest:
                 return self._quiet(swept, self._same), self._same.view
@@ -325,14 +326,13 @@ class Tracker:
 
     def _try_sweep(self) -> Quiet | Swept | bool:
         """A whole collection in one call if nothing is new; else whether maps changed."""
-        if self._asked is None:
-            settled = self._registrar.settled
-            if settled is None or self._unsettled or self._newly or self._space is None:
-                return self._layout.refresh()
-            own, always = self._own_file_pages.runs, self._space.always.runs
-            known = self._known.pages.runs
-            self._asked = Asked(settled, own, self._pinned.fds, always, known)
-        return self._sweeper.run(self._asked)
+        settled = self._registrar.settled
+        if settled is None or self._unsettled or self._newly or self._space is None:
+            return self._layout.refresh()
+        own, always = self._own_file_pages.runs, self._space.always.runs
+        known = self._known.pages.runs
+        self._asked = asked = Asked(settled, own, self._pinned.fds, always, known)
+        return self._sweeper.run(asked)
 
     def _update_layout(self, changed: bool) -> tuple[PageSet, PageSet]:
         """Registers what is new. Returns that, and known pages that are not mapped any more.
