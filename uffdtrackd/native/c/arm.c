@@ -6,6 +6,7 @@
 
 #include "arm.h"
 #include "scan_impl.h"
+#include "turn.h"
 
 /* The kernel makes markers: see ADOPT_PIECE in c/collect.c. */
 #define PIECE (32ULL << 20)
@@ -23,10 +24,14 @@ static int write_protect(int uffd, uint64_t start, uint64_t end, struct ut_error
 		.range = {start, end - start},
 		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
 	};
+	int err;
 
-	if (!ioctl(uffd, UFFDIO_WRITEPROTECT, &wp))
+	turn_begin();
+	err = ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) ? errno : 0;
+	turn_end();
+	if (!err)
 		return 0;
-	return ut_fail(error, "UFFDIO_WRITEPROTECT", errno, 0, start, end - start);
+	return ut_fail(error, "UFFDIO_WRITEPROTECT", err, 0, start, end - start);
 }
 
 /*

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "scan_impl.h"
+#include "turn.h"
 
 #define PAGE 4096ULL
 
@@ -58,8 +59,10 @@ int pagemap_get(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 
 		if (want > ENTRIES)
 			want = ENTRIES;
+		turn_begin();
 		got = pread(pagemap, entries, want * sizeof(*entries),
 		            (off_t)(start / PAGE * sizeof(*entries)));
+		turn_end();
 		if (got < 0 && errno == EINTR)
 			continue;
 		/* 0: the address space is gone, or there is none at this address. */

@@ -47,6 +47,7 @@
 #include "api/protect.h"
 #include "scan_impl.h"
 #include "spans.h"
+#include "turn.h"
 
 /* As in c/collect.c: the target's mmap() must not wait long for one call of ours. */
 #define PIECE (128ULL << 20)
@@ -211,12 +212,21 @@ int ut_sweep(int pagemap, int uffd, const uint64_t *vmas, uint64_t count,
 
 static int protect(int uffd, uint64_t start, uint64_t end)
 {
-	struct uffdio_writeprotect wp = {
-		.range = {start, end - start},
-		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
-	};
+	int err = 0;
 
-	return ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) ? errno : 0;
+	while (start < end && !err) {
+		uint64_t length = min_u64(end - start, PIECE);
+		struct uffdio_writeprotect wp = {
+			.range = {start, length},
+			.mode = UFFDIO_WRITEPROTECT_MODE_WP,
+		};
+
+		turn_begin();
+		err = ioctl(uffd, UFFDIO_WRITEPROTECT, &wp) ? errno : 0;
+		turn_end();
+		start += length;
+	}
+	return err;
 }
 
 int ut_protect(int uffd, const uint64_t *vmas, uint64_t count, const uint64_t *runs,

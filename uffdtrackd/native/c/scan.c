@@ -15,6 +15,7 @@
 
 #include "api/scan.h"
 #include "scan_impl.h"
+#include "turn.h"
 
 /* struct pm_scan_arg of <linux/fs.h>, 96 bytes. */
 struct pm_scan {
@@ -173,7 +174,9 @@ static int walk(int pagemap, uint64_t start, uint64_t end, const struct ut_match
 		if (arg.vec_len > room)
 			arg.vec_len = room;
 		room = UINT64_MAX;
+		turn_begin();
 		n = scan_ioctl(pagemap, &arg);
+		turn_end();
 		if (n < 0)
 			return ut_fail(error, step, errno, 0, start, end - start);
 		if (!n)

@@ -1,0 +1,53 @@
+/* Lets the lock of the target's address space go often enough; turn.h. */
+#include <time.h>
+
+#include "turn.h"
+
+/* What is left for the two waits of an mmap() and its munmap() to stay under 5 ms. */
+#define HOLD_NS 2000000
+
+/*
+ * A thread that is woken on an idle CPU has the lock 15 to 30 us later. To sleep for so
+ * long takes some 70 us: the timer of an ordinary thread has 50 us of slack.
+ */
+#define REST_NS 20000
+
+/* Who was away for so long has let others in. */
+#define AWAY_NS 50000
+
+static __thread struct {
+	uint64_t since; /* the beginning of the first of the calls in a row */
+	uint64_t began; /* of the last of them */
+	uint64_t ended;
+} turn;
+
+static uint64_t now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+void turn_begin(void)
+{
+	uint64_t at = now();
+
+	if (at - turn.ended > AWAY_NS) {
+		turn.since = at;
+	} else if (at - turn.since + turn_last_ns() > HOLD_NS) {
+		nanosleep(&(struct timespec){0, REST_NS}, NULL);
+		turn.since = at = now();
+	}
+	turn.began = at;
+}
+
+void turn_end(void)
+{
+	turn.ended = now();
+}
+
+uint64_t turn_last_ns(void)
+{
+	return turn.ended - turn.began;
+}
