@@ -24,6 +24,7 @@ from uffdtrackd.native.error import NativeError
 from uffdtrackd.tracking import session as session_module
 from uffdtrackd.tracking import sync as sync_module
 from uffdtrackd.tracking import tracker as tracker_module
+from uffdtrackd.tracking.collection import Collection
 from uffdtrackd.tracking.known import Known
 from uffdtrackd.tracking.member import Member
 from uffdtrackd.tracking.shared import SharedPages
@@ -39,6 +40,7 @@ def fails_to_tell(row: Row) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Known, "update", fail)
+        patch.setattr(tracker_module.Tracker, "_quiet", fail)
         with pytest.raises(uffdtrackd.errors.TrackError):
             row.session.iterate()
 
@@ -87,12 +89,13 @@ def fails_at_the_very_end(row: Row) -> None:
 def fails_having_learnt(row: Row) -> None:
     """What a consumer will hold is noted, and then it fails."""
 
-    def fail(*_: object, **__: object) -> None:
-        raise MemoryError
+    class Fails(Collection):
+        def __new__(cls, *_: object, **__: object) -> Fails:
+            raise MemoryError
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (tracker_module, sync_module):
-            patch.setattr(module, "Collection", fail)
+            patch.setattr(module, "Collection", Fails)
         with pytest.raises(MemoryError):
             row.session.iterate()
 
