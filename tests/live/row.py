@@ -18,8 +18,8 @@ from tests.oracle import IterationLike, Oracle
 from tests.procfs import PAGE
 from tests.puppet import Puppet
 
-#: Shared memory that changed this recently is listed again, once.
-SETTLED_NS = 60_000_000
+#: Shared memory that changed in the last tick of the clock is looked at again, once.
+SETTLED_NS = 30_000_000
 
 Range = tuple[int, int]
 
