@@ -175,7 +175,10 @@ class Victim:
             self.send("stop")
         lines = [self.line(timeout)]
         while lines[-1].split(" ")[0] != "ok":
-            lines.append(self.line(timeout))
+            try:
+                lines.append(self.line(timeout))
+            except VictimFailed as error:
+                raise VictimFailed("\n".join([str(error), "before that:", *lines])) from error
         if (code := self.process.wait(timeout)) != 0:
             raise self._failure(f"exit code {code} after ok")
         return lines

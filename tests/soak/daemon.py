@@ -104,8 +104,13 @@ def soak(minutes: float, seed: int) -> int:
     with tempfile.TemporaryDirectory() as folder, Daemon(Path(folder)) as daemon:
         while time.monotonic() < until or count <= WARM:
             with Victim([str(build("churn")), "-s", str(rng.randrange(1 << 30))]) as victim:
-                one_round(daemon, victim, rng)
-                victim.finish()
+                try:
+                    one_round(daemon, victim, rng)
+                    victim.finish()
+                except BaseException:
+                    # Its own words go with it.
+                    print(f"victim: exit code {victim.process.poll()}; {victim.errors()}")
+                    raise
             count += 1
             last = settled(daemon.pid, base)
             if count == WARM:
