@@ -191,8 +191,7 @@ struct best {
 	int cost;
 };
 
-/* Its children live; false where the kernel does not tell (CONFIG_PROC_CHILDREN). */
-static bool is_parent(int proc_fd, pid_t tid)
+bool ut_choose_parent(int proc_fd, pid_t tid)
 {
 	char path[64], text[16];
 
@@ -209,7 +208,7 @@ static bool look(void *argument, const char *name)
 
 	/* Most are no better even if they have no children: one file less to read. */
 	if (!best->tid || cost(choice, leader, false) < best->cost) {
-		int now = cost(choice, leader, is_parent(best->proc_fd, tid));
+		int now = cost(choice, leader, ut_choose_parent(best->proc_fd, tid));
 
 		if (!best->tid || now < best->cost) {
 			best->tid = tid;

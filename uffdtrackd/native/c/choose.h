@@ -3,6 +3,7 @@
  * Which thread of a process to stop, so that the stop is least likely to be seen.
  * Looks at /proc/PID/task only: nothing is stopped yet.
  */
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -28,3 +29,7 @@ int ut_choose(int proc_fd, pid_t pid, pid_t *tid, struct ut_error *error);
 
 /* The class of one thread, UT_CHOICE_DEAD if it is gone. */
 enum ut_choice ut_choose_class(int proc_fd, pid_t tid);
+
+/* It has children, whose end a stop of it would make known to others; false where the
+ * kernel does not tell (CONFIG_PROC_CHILDREN). */
+bool ut_choose_parent(int proc_fd, pid_t tid);

@@ -52,12 +52,17 @@ static int work(struct ut_window *window, struct ut_error *error)
 
 	while (attempt(window, error)) {
 		/*
-		 * A thread that ended before it was stopped: there may be others. Once
-		 * more of it was changed than the stop, its end is the end of them all
-		 * (exit, exec), which is the caller's business.
+		 * A thread that ended before it was stopped, or was let go for a better
+		 * one (EAGAIN): there may be others. Once more of it was changed than the
+		 * stop, its end is the end of them all (exit, exec), which is the
+		 * caller's business.
 		 */
-		if (error->err != ESRCH || !window->remote.tid || window->remote.masked ||
-		    window->args->tid || ut_now_ns() >= window->remote.deadline_ns)
+		bool again =
+			error->err == EAGAIN ||
+			(error->err == ESRCH && ut_now_ns() < window->remote.deadline_ns);
+
+		if (!again || !window->remote.tid || window->remote.masked ||
+		    window->args->tid)
 			return -1;
 		ut_prepare_undo(window);
 		window->remote.gone = window->remote.stopped = false;

@@ -64,8 +64,11 @@ static int choose(struct ut_window *window, struct ut_error *error)
 			return -1;
 		}
 		window->result->thread_class = class;
-		if (class < UT_CHOICE_CUT_SHORT)
+		if (class < UT_CHOICE_CUT_SHORT) {
+			window->parent = ut_choose_parent(window->args->proc_fd,
+			                                  window->remote.tid);
 			return 0;
+		}
 		if (ut_now_ns() >= window->remote.deadline_ns)
 			return ut_fail(error,
 			               class == UT_CHOICE_CUT_SHORT

@@ -9,9 +9,14 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "c/choose.h"
 #include "parasite.h"
 
 #define TRIES 3
+
+/* Threads that are let go again because they have children; the next is taken as it is.
+ */
+#define REPROVED 8
 
 #ifndef PTRACE_GET_RSEQ_CONFIGURATION /* Linux 5.13 */
 #define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
@@ -127,6 +132,18 @@ static void abort_sequence(struct ut_window *window)
 	ut_regs_set_ip(&remote->regs, section.abort);
 }
 
+/*
+ * A thread that was chosen because it had no children may have made one before it
+ * stopped. If that ends while we hold the thread, SIGCHLD wakes another one (see
+ * c/choose.c), and on a busy machine we may hold it for longer than a child lives. Now
+ * that it stands it makes no more: so this look is the last that is needed.
+ */
+static bool became_parent(const struct ut_window *window)
+{
+	return !window->parent && !window->args->tid && window->reproved < REPROVED &&
+	       ut_choose_parent(window->args->proc_fd, window->remote.tid);
+}
+
 /* Calls of ours must not be turned into SIGSYS by syscall user dispatch (Wine uses it).
  */
 static int suspend_dispatch(struct ut_window *window, struct ut_error *error)
@@ -162,6 +179,11 @@ int ut_window_open(struct ut_window *window, struct ut_error *error)
 		return -1;
 	if (!ut_regs_native(&remote->regs))
 		return ut_fail(error, "64-bit registers", ENOEXEC, remote->tid, 0, 0);
+	if (became_parent(window)) {
+		window->reproved++;
+		return ut_fail(error, "find a thread without children", EAGAIN,
+		               remote->tid, 0, 0);
+	}
 	abort_sequence(window);
 	ut_fault_point(&window->fault, UT_POINT_STOPPED);
 

@@ -28,10 +28,12 @@ struct ut_window {
 	struct ut_inject_result *result;
 	struct ut_fault fault;
 	struct ut_remote remote;
-	int mem;    /* /proc/TID/mem */
-	int pidfd;  /* for pidfd_getfd: of the thread where the kernel has that */
-	int socket; /* our end of the parasite's socketpair, or -1 */
-	int uffd;   /* ours, or -1 */
+	int mem;      /* /proc/TID/mem */
+	int pidfd;    /* for pidfd_getfd: of the thread where the kernel has that */
+	int socket;   /* our end of the parasite's socketpair, or -1 */
+	int uffd;     /* ours, or -1 */
+	bool parent;  /* the thread had children when it was chosen: no other is better */
+	int reproved; /* how many were let go because they had some when they stopped */
 	uint64_t began_ns;
 	uint64_t base;     /* of the two pages in the target, 0 none */
 	int32_t target_fd; /* descriptor to close in the target, -1 none (ut_by_call) */
