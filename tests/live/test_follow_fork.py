@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -190,10 +191,13 @@ def test_what_is_left_when_the_first_ends(family: Victim) -> None:
         signal.pause()
         os._exit(0)
     pids: set[int] = set()
+    orphan = -1
     try:
         with Followed(other) as tree:
             while len(pids) < 2:
                 pids = set(tree.step().processes)
+            # Not ours to wait for: its pid may be another's as soon as it has ended.
+            orphan = os.pidfd_open(max(pids - {other}))
             os.kill(other, signal.SIGKILL)
             os.waitpid(other, 0)
             left = pids - {other}
@@ -201,15 +205,15 @@ def test_what_is_left_when_the_first_ends(family: Victim) -> None:
             assert tree.iteration.exited == (other,)
             tree.final()
             assert tree.pids == left
-            os.kill(left.pop(), signal.SIGKILL)
+            signal.pidfd_send_signal(orphan, signal.SIGKILL)
             with pytest.raises(TargetGone):
                 while True:
                     tree.step()
     finally:
-        for pid in pids - {other}:
-            with pytest.raises(ProcessLookupError):
-                while True:
-                    os.kill(pid, signal.SIGKILL)
+        if orphan >= 0:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(orphan, signal.SIGKILL)
+            os.close(orphan)
 
 
 def test_shares_memory(family: Victim) -> None:
