@@ -54,9 +54,7 @@ class ProcessPages:
 _LAST = ("stats", "exited", "sharing", "untracked")
 
 
-# Not to be changed, but not frozen: to make one of that kind takes three times as long, which is
-# felt in each iteration.
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Iteration:
     """One collection over all processes of a session.
 
