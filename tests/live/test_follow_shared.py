@@ -21,6 +21,7 @@ from tests.puppet import HUGE, MADV_DONTNEED, MADV_REMOVE, MAP_ANONYMOUS, MAP_SH
 from tests.victim import Victim
 from uffdtrackd import PageSet
 from uffdtrackd.tracking import neighbours
+from uffdtrackd.tracking import shared as shared_module
 
 pytestmark = pytest.mark.live
 
@@ -424,6 +425,8 @@ def test_an_outsider_forks_while_it_is_looked_at(
     with Followed(first.pid, "none") as tree:
         tree.step()
         monkeypatch.setattr(neighbours, "_mapped", late)
+        # Nothing of this is about a look that takes too long, as on a busy machine it may.
+        monkeypatch.setattr(shared_module, "LOOK_NS", 10_000_000_000)
         for _ in range(20):
             tree.step()
         for page in range(3):
