@@ -79,8 +79,13 @@ def tracer(pid: int) -> int:
     found = 0
     for tid in os.listdir(f"/proc/{pid}/task"):
         with suppress(FileNotFoundError, ProcessLookupError):
-            found = max(found, int(_status(pid, f"task/{tid}/status")["TracerPid"]))
+            found = max(found, traced(pid, int(tid)))
     return found
+
+
+def traced(pid: int, tid: int) -> int:
+    """Who traces that thread, 0 if nobody."""
+    return int(_status(pid, f"task/{tid}/status")["TracerPid"])
 
 
 def _text(pid: int, name: str) -> str:

@@ -15,16 +15,18 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.live.footprint import state
+from tests.live.footprint import state, traced
 from tests.live.strike import Watched, injected, killed
+from tests.puppet import Puppet
 from tests.victim import Victim
 from uffdtrackd.native.error import NativeError
-from uffdtrackd.native.inject import HELPER
+from uffdtrackd.native.inject import HELPER, Action, Fault, Point
 
 pytestmark = pytest.mark.live
 
@@ -194,3 +196,49 @@ def test_nothing_of_it_stays_in_the_tracker(spawn: Spawn) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss <= before[1] + 4096
     target.unharmed()
     target.victim.finish()
+
+
+def stands(program: int) -> bool:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return state(program) == "T"
+    return False
+
+
+def inject_while_they_fork(puppet: Puppet, most: int) -> tuple[int, list[int]]:
+    """Each thread that is chosen makes a child before it is stopped, but not more than `most` do.
+
+    Returns the thread that was used, and those that forked.
+    """
+    threads = {puppet.pid: puppet}
+    agent = puppet.agent("thread")
+    (tid,) = {int(one) for one in os.listdir(f"/proc/{puppet.pid}/task")} - {puppet.pid}
+    threads[tid] = agent
+    forked: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        fault = Fault(Point.SEIZED, Action.STOP_INJECTOR)
+        found = pool.submit(injected, puppet.pid, fault=fault)
+        while not found.done():
+            os.sched_yield()
+            for _, program in filter(lambda pair: stands(pair[1]), _programs()):
+                seized = next(tid for tid in threads if traced(puppet.pid, tid) == program)
+                if len(forked) < most:
+                    threads[seized].agent("child")
+                    forked.append(seized)
+                os.kill(program, signal.SIGCONT)
+                while stands(program):
+                    os.sched_yield()
+        return found.result().tid, forked
+
+
+def test_a_thread_that_forks_before_it_is_stopped(puppet: Puppet) -> None:
+    """It is let go for another: the end of its child would wake that one, with EINTR."""
+    used, forked = inject_while_they_fork(puppet, 1)
+    assert len(forked) == 1
+    assert used not in forked
+
+
+def test_all_fork_before_they_are_stopped(puppet: Puppet) -> None:
+    """There is no better one then, and no end of looking for it would be worse."""
+    used, forked = inject_while_they_fork(puppet, 100)
+    assert sorted(set(forked)) == sorted(forked[:2])
+    assert used in forked

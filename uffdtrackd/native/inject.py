@@ -54,6 +54,7 @@ class Action(IntEnum):
     KILL_INJECTOR = lib.UT_ACTION_KILL_INJECTOR
     STOP_TARGET = lib.UT_ACTION_STOP_TARGET
     KILL_TARGET = lib.UT_ACTION_KILL_TARGET
+    STOP_INJECTOR = lib.UT_ACTION_STOP_INJECTOR
 
 
 @dataclass(frozen=True, slots=True)

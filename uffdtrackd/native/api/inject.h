@@ -62,6 +62,7 @@ enum ut_inject_action {
 	UT_ACTION_KILL_INJECTOR, /* SIGKILL to the child that does the work */
 	UT_ACTION_STOP_TARGET,   /* SIGSTOP to the target, as a user may at any time */
 	UT_ACTION_KILL_TARGET,
+	UT_ACTION_STOP_INJECTOR, /* SIGSTOP to that child, until the test sends SIGCONT */
 };
 
 /* Where a call is counted, and where the fail_*th one fails once with EIO without being

@@ -39,5 +39,8 @@ void ut_fault_point(struct ut_fault *fault, enum ut_inject_point point)
 	case UT_ACTION_KILL_TARGET:
 		kill(fault->target, SIGKILL);
 		break;
+	case UT_ACTION_STOP_INJECTOR:
+		kill(getpid(), SIGSTOP);
+		break;
 	}
 }
