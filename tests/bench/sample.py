@@ -43,7 +43,8 @@ class Row:
     """One line of the table.
 
     bare: the reference. ours: the tracker. Either may be None: not everything has both.
-    ratio: ours/bare of each round. allowed: the most that the project wants `ours` to be.
+    ratio: ours/bare of each round. allowed: the most that the project wants `ours` to be, where
+    bare is its median. share: ours / what is allowed beside the bare of the same round.
     unit: a key of UNITS. note: what the numbers do not say, or why there are none.
     figure, series, x: where the row is a point of a plot: its name, the line, the place on it.
     """
@@ -54,6 +55,7 @@ class Row:
     ours: Spread | None = None
     ratio: Spread | None = None
     allowed: float | None = None
+    share: Spread | None = None
     note: str = ""
     figure: str = ""
     series: str = ""
@@ -61,7 +63,12 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the median is within what is allowed; None where nothing is asked for."""
+        """Whether we are within what is allowed; None where nothing is asked for.
+
+        Round by round, as the ratio: a machine that was slower for some rounds was so for both.
+        """
+        if self.share is not None:
+            return self.share.median <= 1
         if self.allowed is None or self.ours is None:
             return None
         return self.ours.median <= self.allowed
@@ -81,7 +88,7 @@ class Row:
     def from_map(cls, values: Mapping[str, Any]) -> Row:
         """The inverse of to_map()."""
         given = {key: value for key, value in values.items() if key != "met"}
-        for key in ("bare", "ours", "ratio"):
+        for key in ("bare", "ours", "ratio", "share"):
             given[key] = None if given.get(key) is None else Spread(**given[key])
         return cls(**given)
 
@@ -133,11 +140,18 @@ def compare(
     """
     scale = UNITS[unit]
     least = Spread.of(bare, scale)
-    pairs = zip(ours, bare, strict=True)
+    pairs = list(zip(ours, bare, strict=True))
     ratios = [mine / theirs for mine, theirs in pairs if theirs > 0]
     ratio = Spread.of(ratios) if ratios else None
-    allowed = None if factor is None else max(factor * least.median + fixed, floor)
-    return Row(name, unit, least, Spread.of(ours, scale), ratio, allowed)
+    row = Row(name, unit, least, Spread.of(ours, scale), ratio)
+    if factor is None:
+        return row
+
+    def allowed(theirs: float) -> float:
+        return max(factor * theirs + fixed, floor)
+
+    share = Spread.of([mine / scale / allowed(theirs / scale) for mine, theirs in pairs])
+    return replace(row, allowed=allowed(least.median), share=share)
 
 
 def in_turn(

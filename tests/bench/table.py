@@ -36,6 +36,8 @@ def _ratio(spread: Spread | None) -> str:
 def _cells(row: Row) -> tuple[str, ...]:
     allowed = "" if row.allowed is None else _number(row.allowed)
     verdict = {None: "", True: "met", False: "**missed**"}[row.met]
+    if row.share is not None:
+        verdict += f" ({row.share.median:.2f})"
     return (
         row.name,
         row.unit,

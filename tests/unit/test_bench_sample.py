@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.sample import Spread, compare, in_turn
+from tests.bench.sample import Row, Spread, compare, in_turn
 from tests.bench.table import markdown
 
 
@@ -25,6 +25,17 @@ def test_ratio_is_taken_round_by_round() -> None:
     assert row.ratio is not None and (row.ratio.low, row.ratio.high) == (2.0, 2.0)
     assert row.allowed == 1.75
     assert row.met is False
+
+
+def test_the_verdict_is_taken_round_by_round() -> None:
+    # Ours had three slow rounds, bare had two of them: the medians alone would say four times.
+    bare = [1000.0, 1000, 1000, 4000, 4000]
+    row = compare("x", "us", bare, [1400.0, 1400, 5600, 5600, 5600], factor=1.5)
+    assert row.share is not None and row.share.median == pytest.approx(14 / 15)
+    assert row.met is True
+    late = compare("x", "us", bare, [1600.0, 1600, 1600, 5600, 5600], factor=1.5)
+    assert late.met is False
+    assert Row.from_map(late.to_map()) == late
 
 
 def test_a_floor_allows_what_the_factor_does_not() -> None:
@@ -59,4 +70,4 @@ def test_table_shows_the_verdict_in_aligned_columns() -> None:
     lines = markdown([missed, met]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert "3.00 (3.00..3.00)" in lines[2] and "**missed**" in lines[2]
-    assert "1.50 (1.50..1.50)" in lines[3] and " met " in lines[3]
+    assert "1.50 (1.50..1.50)" in lines[3] and " met (0.75) " in lines[3]
