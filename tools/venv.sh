@@ -58,4 +58,6 @@ pip=("$venv/bin/python" -m pip install -qq --disable-pip-version-check)
 	             *project["optional-dependencies"].values()):
 	    print("\n".join(name))
 PYTHON
-"${pip[@]}" -r "$venv/requirements.txt"
+# Always by way of a wheel: where an old pip finds no `wheel` yet it runs `setup.py install`, which
+# keeps no record of what is installed that tools/install.py could go by.
+"${pip[@]}" --use-pep517 -r "$venv/requirements.txt"
