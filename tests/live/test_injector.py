@@ -217,16 +217,22 @@ def inject_while_they_fork(puppet: Puppet, most: int) -> tuple[int, list[int]]:
     with ThreadPoolExecutor(1) as pool:
         fault = Fault(Point.SEIZED, Action.STOP_INJECTOR)
         found = pool.submit(injected, puppet.pid, fault=fault)
-        while not found.done():
-            os.sched_yield()
-            for _, program in filter(lambda pair: stands(pair[1]), _programs()):
-                seized = next(tid for tid in threads if traced(puppet.pid, tid) == program)
-                if len(forked) < most:
-                    threads[seized].agent("child")
-                    forked.append(seized)
-                os.kill(program, signal.SIGCONT)
-                while stands(program):
-                    os.sched_yield()
+        try:
+            while not found.done():
+                os.sched_yield()
+                for _, program in filter(lambda pair: stands(pair[1]), _programs()):
+                    seized = next(tid for tid in threads if traced(puppet.pid, tid) == program)
+                    if len(forked) < most:
+                        threads[seized].agent("child")
+                        forked.append(seized)
+                    os.kill(program, signal.SIGCONT)
+                    while stands(program):
+                        os.sched_yield()
+        except BaseException:
+            # Or else it is waited for without end.
+            for _, program in _programs():
+                os.kill(program, signal.SIGKILL)
+            raise
         return found.result().tid, forked
 
 

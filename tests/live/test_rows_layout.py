@@ -7,6 +7,8 @@ import pytest
 from tests.live.row import Row
 from tests.procfs import PAGE, read_maps
 from tests.puppet import (
+    ANON,
+    MAP_FIXED,
     MAP_SHARED,
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
@@ -229,3 +231,18 @@ def test_census_prot_none_to_writable(row: Row) -> None:
     row.step()
     row.puppet.call("mprotect", at, 8 * PAGE, RW)
     row.writes_are_seen(at, 8)
+
+
+@pytest.mark.parametrize("pages", [1, 32])
+def test_row_34_below_the_lowest_address(row: Row, pages: int, backend: str) -> None:
+    """No call reaches the first half of such a mapping (vm.mmap_min_addr): so none the second."""
+    size = pages * PAGE
+    assert row.puppet.call("mmap", 0, size, RW, ANON | MAP_FIXED, -1, 0) == 0
+    other = row.puppet.alone(8)
+    row.puppet.fill(0, pages)
+    row.watch()
+    region = row.region(0)
+    assert (region.end, str(region.tracking)) == (size, "always")
+    assert str(row.region(other).tracking) == backend
+    row.writes_are_seen(0, pages)
+    row.writes_are_seen(other, 8)

@@ -12,24 +12,33 @@ untracked, and a scan skips them in silence. So each iteration begins here:
     |---------[vvar]----#####[~~~]#####[r--s]------------------------|
                    |<----- one call ------>|
 
-A call never covers part of a VMA: that would split it, and an mremap() of the target over the
-two halves would fail. The gap between two refused regions begins and ends at VMA borders by
-construction; registered VMAs and holes inside it are no hindrance. Only when the kernel refuses a
-gap is the culprit looked for, by borders of a fresh /proc/PID/maps.
+A call must never cover part of a VMA: that would split it, and an mremap() of the target over the
+two halves would fail. The gap between two refused regions begins and ends at VMA borders;
+registered VMAs and holes inside it are no hindrance. Only when the kernel refuses a gap is the
+culprit looked for, by borders of a fresh /proc/PID/maps. But refused regions come and go as others
+do (a file mapped shared for reading, a ring), and a border may have gone by the time of the call:
+
+    an end that may not last (`borders`)   one call from here to the next end that will: it does no
+                                           harm whatever goes, and is refused while there is one
+    any other end                          looked at just before and after the call (c/register.c)
+
+What is left counts as written, in each iteration, until a call has been good.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 from ..model.pageset import PageSet
 from ..native import scan
 from ..native.error import NativeError
 from ..native.faults import unregister
 from ..native.layout import SHARED, WRITE, Layout, Vma
+from ..native.protect import register_whole
 from . import stale
+from .borders import CERTAIN, EARLY, LATE
+from .refused import Refused, RefusedRegions
 from .special import special_mappings
 
 REFUSALS = (errno.EINVAL, errno.EPERM, errno.EBUSY)
@@ -37,18 +46,6 @@ REFUSALS = (errno.EINVAL, errno.EPERM, errno.EBUSY)
 # A target that maps all the time always has something new: what is left is found next time,
 # and a frozen target cannot run away.
 _ROUNDS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A region that the kernel does not let us register, and why.
-
-    errno: EINVAL its kind cannot be (vdso, rings), EPERM a shared mapping that can never become
-    writable, EBUSY it belongs to another userfaultfd (ioctl_userfaultfd(2)).
-    """
-
-    vma: Vma
-    errno: int
 
 
 def _lowest_address() -> int:
@@ -61,7 +58,11 @@ def _lowest_address() -> int:
 
 
 class Registrar:
-    """Registers one address space, from outside, through its userfaultfd and pagemap."""
+    """Registers one address space, from outside, through its userfaultfd and pagemap.
+
+    postponed: what could not be registered, for a border may not last, or had gone. late: what of
+    it is mapped; no scan finds that.
+    """
 
     def __init__(
         self, uffd: int, pagemap: int, limit: int, page_size: int, smaps: int = -1
@@ -72,10 +73,21 @@ class Registrar:
         self._pagemap = pagemap
         self._limit = limit
         self._lowest = _lowest_address()
+        self._refused = RefusedRegions(self._lowest, limit, page_size, self._sort)
         self._page_size = page_size
+        self._layout: Layout | None = None
+        self._none = self.postponed = self.late = PageSet(page_size)
+        self._also = self._none  # registered outside of what was to be
+        self._begun = False
+        # What is not registered and need not be; None: not all is done, though it may look the same
+        # next time.
         self._settled: list[tuple[int, int, int]] | None = None
         self._unclean = PageSet(page_size)  # fresh again next time: see `stale`
-        self.refused: dict[int, Refused] = {}
+
+    @property
+    def refused(self) -> Mapping[int, Refused]:
+        """The regions that cannot be registered, by start."""
+        return self._refused.regions
 
     def settle(self, layout: Layout, changed: bool) -> PageSet:
         """Registers what is new. Returns it: its pages are all dirty, whatever their bits say.
@@ -83,11 +95,14 @@ class Registrar:
         layout: refreshed; it is refreshed again when something was registered.
         changed: whether that showed a difference. Raises NativeError.
         """
+        self._layout = layout
         if changed:
-            self._forget_refused(layout)
+            self._refused.review(layout)
+        self._refused.begin()
+        self.postponed = self.late = self._none
         newly = self._unclean
         before = layout.text() if newly else b""
-        for _ in range(_ROUNDS):
+        for attempt in range(_ROUNDS):
             missing = scan.get(
                 self._pagemap,
                 0,
@@ -101,23 +116,36 @@ class Registrar:
             unregistered = PageSet.from_ranges(
                 ((start, end) for start, end, _ in missing), self._page_size
             )
-            fresh = unregistered - self._refused_ranges()
+            fresh = unregistered - self._refused.ranges()
             if not fresh:
                 break
             before = before or layout.text()
             newly |= fresh
             changed = True
+            self._also = self.postponed = self._none
             done = self._lowest
             for start, end in fresh:
                 if end > done:
                     done = self._register_around(start, end, layout)
+            newly |= self._also & unregistered
+            if self.postponed:
+                if attempt:
+                    self.late = fresh & self.postponed
+                    self._settled = None
+                    break
+                layout.refresh()
+                self._refused.review(layout)
+                self._refused.begin()
+        else:
+            self._settled = None
+        self._begun = True
         if newly:
             # Registered neighbours merge into one VMA: the layout is the one after that.
             layout.refresh()
             if self._smaps >= 0:
                 self._give_back_special()
             swallowed = stale.swallowed(before, layout.text())
-            newly |= PageSet.from_ranges(swallowed, self._page_size) - self._refused_ranges()
+            newly |= PageSet.from_ranges(swallowed, self._page_size) - self._refused.ranges()
             mapped = PageSet.from_runs(layout.mapped(), self._page_size)
             self._unclean = stale.clean(self._uffd, self._pagemap, newly & mapped)
         return newly
@@ -141,36 +169,21 @@ class Registrar:
                     if error.errno not in (*REFUSALS, errno.ENOMEM):
                         raise
                     continue  # it could not be registered either, or is gone
-                self.refused[vma.start] = Refused(vma, errno.EINVAL)
+                self._refused.add(vma, errno.EINVAL)
 
-    def _refused_ranges(self) -> PageSet:
-        ranges = ((r.vma.start, r.vma.end) for r in self.refused.values())
-        # What lies below the lowest address cannot be registered at all.
-        return PageSet.from_ranges([(0, self._lowest), *ranges], self._page_size)
-
-    def _forget_refused(self, layout: Layout) -> None:
-        """Drops the refused regions that are not in maps any more, as they were, to the letter."""
-        if not self.refused:
-            return
-        text = b"\n" + layout.text()
-        for start, refused in list(self.refused.items()):
-            line = refused.vma.line.encode(errors="surrogateescape")
-            if b"\n" + line + b"\n" not in text:
-                del self.refused[start]
-
-    def _gap(self, start: int, end: int) -> tuple[int, int]:
-        """The gap between refused regions that holds [start, end)."""
-        low, high = self._lowest, self._limit
-        for refused in self.refused.values():
-            if refused.vma.end <= start:
-                low = max(low, refused.vma.end)
-            elif refused.vma.start >= end:
-                high = min(high, refused.vma.start)
-        return low, high
+    def _sort(self, vma: Vma) -> float:
+        """How long it must have been seen to be trusted to last."""
+        if vma.name.startswith("["):
+            return CERTAIN
+        return LATE if self._begun else EARLY
 
     def _register_around(self, start: int, end: int, layout: Layout) -> int:
         """Registers the gap around a new range; returns its end: what is below is done."""
-        low, high = self._gap(start, end)
+        low, high = self._refused.gap(start, end)
+        if self._refused.may_go(low, high):
+            wide = self._refused.gap(start, end, lasting=True)
+            if self._register_whole(*wide) is None:
+                return wide[1]
         self._register_gap(low, high, layout)
         return high
 
@@ -181,14 +194,19 @@ class Registrar:
         layout.refresh()
         vmas = [vma for vma in layout.vmas() if low <= vma.start and vma.end <= high]
         # Likely culprits are tried alone first: nearly always that is all, and the rest goes
-        # through in one call a gap.
-        before = len(self.refused)
-        for vma in filter(self._is_suspect, vmas):
-            self._register_alone(vma)
-        if len(self.refused) > before:
+        # through in one call a gap. Those first that will not go, for the others may be none.
+        before = len(self._refused)
+        suspects = [vma for vma in vmas if self._is_suspect(vma)]
+        for certain in (True, False):
+            for vma in suspects:
+                if (self._sort(vma) == CERTAIN) is certain:
+                    self._register_alone(vma)
+            if len(self._refused) > before:
+                break
+        if len(self._refused) > before:
             at = low
             for vma in vmas:
-                if vma.start in self.refused:
+                if vma.start in self._refused:
                     self._register_gap(at, vma.start, layout)
                     at = vma.end
             self._register_gap(at, high, layout)
@@ -200,25 +218,41 @@ class Registrar:
             self._register_alone(vmas[0])
 
     def _register_alone(self, vma: Vma) -> None:
-        try:
-            scan.register(self._uffd, vma.start, vma.end)
-        except NativeError as error:
-            # ENOMEM: no VMA there any more (fs/userfaultfd.c), the target was quicker.
-            if error.errno in REFUSALS:
-                self.refused[vma.start] = Refused(vma, error.errno)
-            elif error.errno != errno.ENOMEM:
-                raise
+        if self._can_wait(vma) and self._refused.wait_for(vma):
+            self._postpone(vma.start, vma.end)
+            return
+        error = self._register_whole(vma.start, vma.end)
+        # ENOMEM: no VMA there any more (fs/userfaultfd.c), the target was quicker.
+        if error is not None and error.errno in REFUSALS:
+            self._refused.add(vma, error.errno)
+
+    def _can_wait(self, vma: Vma) -> bool:
+        """Whether it may be listed, and read, until it is known whether it is refused."""
+        return bool(vma.inode) and not vma.name.startswith(("/[", "/dev/", "/secretmem"))
 
     def _registered(self, low: int, high: int) -> bool:
-        if low >= high:
+        if low < high and self._refused.may_go(low, high):
+            self._postpone(low, high)
             return True
+        return low >= high or self._register_whole(low, high) is None
+
+    def _postpone(self, start: int, end: int) -> None:
+        self.postponed |= PageSet.from_ranges([(start, end)], self._page_size)
+
+    def _register_whole(self, start: int, end: int) -> NativeError | None:
+        """Registers what lies between two borders, or postpones it. Returns why it is refused."""
+        assert self._layout is not None
         try:
-            scan.register(self._uffd, low, high)
+            also = register_whole(self._uffd, self._layout, start, end)
         except NativeError as error:
             if error.errno not in (*REFUSALS, errno.ENOMEM):
                 raise
-            return False
-        return True
+            return error
+        if also is None:
+            self._postpone(start, end)
+        else:
+            self._also |= PageSet.from_runs(also, self._page_size)
+        return None
 
     def _is_suspect(self, vma: Vma) -> bool:
         if vma.flags & SHARED and not vma.flags & WRITE:

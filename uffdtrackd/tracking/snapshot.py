@@ -24,7 +24,7 @@ from ..native.layout import SHARED, WRITE, Layout
 from .collection import Collection
 from .object import View
 from .pinned import Pins
-from .registrar import Refused
+from .refused import Refused
 from .shared import SharedPages
 from .space import Space
 from .untracked import Judge, in_swap, populated

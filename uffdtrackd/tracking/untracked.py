@@ -7,6 +7,7 @@ EPERM          the same of shared memory                always  others may write
 EBUSY          it belongs to the target's own           always
                userfaultfd
 EINVAL, EPERM  vvar: the time of day                    skip
+EADDRNOTAVAIL  it begins below vm.mmap_min_addr        always
 EINVAL         MAP_DROPPABLE: it may vanish any time    skip
 EINVAL         the kernel made it (vdso, rings, ...)    always, or skip where nobody can
                                                         read it (vvar, device memory)
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from ..model.region import Kind, Tracking
 from ..native import scan
 from ..native.layout import SHARED, WRITE, Vma
-from .registrar import Refused
+from .refused import Refused
 
 _SHARED_MEMORY = ("/memfd:", "/SYSV", "/dev/zero (deleted)", "/dev/shm/", "[anon_shmem:")
 
@@ -104,6 +105,8 @@ class Judge:
             return Untracked(vma, Tracking.ALWAYS, "shared memory that others may write", True)
         if refused.errno == errno.EBUSY:
             return Untracked(vma, Tracking.ALWAYS, "owned by the target's own userfaultfd", False)
+        if refused.errno == errno.EADDRNOTAVAIL:
+            return Untracked(vma, Tracking.ALWAYS, "begins below vm.mmap_min_addr", True)
         if vma.name.startswith("/secretmem"):
             return Untracked(vma, Tracking.SKIP, "cannot be read from outside", False)
         if kind is Kind.FILE:
