@@ -60,8 +60,8 @@ def _lowest_address() -> int:
 class Registrar:
     """Registers one address space, from outside, through its userfaultfd and pagemap.
 
-    postponed: what could not be registered, for a border may not last, or had gone. late: what of
-    it is mapped; no scan finds that.
+    postponed: what could not be registered, for a border may not last, or had gone. late: where
+    something is left that is not registered; no scan finds that.
     """
 
     def __init__(
@@ -130,14 +130,13 @@ class Registrar:
             newly |= self._also & unregistered
             if self.postponed:
                 if attempt:
-                    self.late = fresh & self.postponed
-                    self._settled = None
+                    self.late, self._settled = fresh, None
                     break
                 layout.refresh()
                 self._refused.review(layout)
                 self._refused.begin()
         else:
-            self._settled = None
+            self.late, self._settled = fresh, None
         self._begun = True
         if newly:
             # Registered neighbours merge into one VMA: the layout is the one after that.
