@@ -1,35 +1,32 @@
-"""Row 34: what cannot be registered comes and goes beside what must stay in one piece."""
+"""Row 34: what cannot be registered goes while what lies beside it is being registered."""
 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-import uffdtrackd
 from tests.live.row import Row
-from tests.procfs import PAGE, read_maps
-from tests.puppet import MAP_SHARED, PROT_READ, Puppet
-from tests.victim import Victim
+from tests.procfs import PAGE
+from tests.puppet import MAP_SHARED, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_NONE, PROT_READ, Puppet
+from uffdtrackd.native.layout import Layout
+from uffdtrackd.native.protect import register_whole
+from uffdtrackd.tracking import registrar
 
-pytestmark = [pytest.mark.live, pytest.mark.both_backends]
+pytestmark = pytest.mark.live
+
+PAGES = 9
+#: The page of a mapping that is of a file which the target may only read.
+FILE = 4
 
 
-def test_row_34_borders_that_go(spawn: Callable[..., Victim], backend: str) -> None:
-    """See tests/targets/borders.c: calls that trust what maps has just shown break it at once."""
+@pytest.fixture(autouse=True)
+def _asynchronous(backend: str) -> None:
     if backend == "sync":
-        pytest.skip("some microseconds are left there: see With synchronous protection")
-    for _ in range(3):
-        victim = spawn("borders")
-        before = int(victim.ask("rounds"))
-        with uffdtrackd.attach(victim.pid) as session:
-            for _ in range(300):
-                session.iterate()
-        assert int(victim.ask("rounds")) > before + 100
-        victim.finish()
+        pytest.skip("nothing is registered there up to what is younger than a second")
 
 
 def read_only(puppet: Puppet, folder: Path, at: int) -> None:
@@ -39,44 +36,77 @@ def read_only(puppet: Puppet, folder: Path, at: int) -> None:
     puppet.mmap(1, PROT_READ, MAP_SHARED, puppet.open(path, os.O_RDONLY), at=at)
 
 
-def test_row_34_it_was_there_before(row: Row, tmp_path: Path) -> None:
-    """What lies beside it is registered by the attach."""
-    at = row.puppet.alone(9)
-    read_only(row.puppet, tmp_path, at + 4 * PAGE)
-    with uffdtrackd.attach(row.puppet.pid) as session:
-        session.iterate()
-        dirty = session.iterate().processes[row.puppet.pid].dirty
-        assert not any(start < at + 9 * PAGE and at < end for start, end in dirty)
+def replace(puppet: Puppet, at: int, pages: int) -> None:
+    puppet.mmap(pages, at=at)
+    puppet.fill(at, pages)
+
+
+class Race:
+    """Has something happen just before, or after, the first registration that `when` is for."""
+
+    def __init__(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        when: Callable[[int, int], bool],
+        event: Callable[[], None],
+        after: bool = False,
+    ) -> None:
+        self.happened = False
+
+        def register(uffd: int, layout: Layout, start: int, end: int) -> object:
+            now = not self.happened and when(start, end)
+            self.happened |= now
+            if now and not after:
+                event()
+            try:
+                return register_whole(uffd, layout, start, end)
+            finally:
+                if now and after:
+                    event()
+
+        monkeypatch.setattr(registrar, "register_whole", register)
+
+
+def test_row_34_a_border_goes(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One mapping comes where the border was; it must be in one piece for mremap(2)."""
+    puppet = row.puppet
+    at = puppet.alone(PAGES)
+    border = at + FILE * PAGE
+    read_only(puppet, tmp_path, border)
     row.watch()
-    row.writes_are_seen(at, 4)
-    row.writes_are_seen(at + 5 * PAGE, 4)
-
-
-def test_row_34_it_came_later(row: Row, tmp_path: Path) -> None:
-    """What is new beside it is listed until it has proved to last, and then what was written."""
-    row.watch()
-    at = row.puppet.alone(9)
-    read_only(row.puppet, tmp_path, at + 4 * PAGE)
-    row.puppet.fill(at, 4)
-    assert row.listed(row.step(), at, 4) == 4
-    assert row.listed(row.step(), at, 4) == 4
-    until = time.monotonic() + 30
-    while row.listed(row.step(), at, 4):
-        assert time.monotonic() < until
-    row.writes_are_seen(at, 4)
-    row.writes_are_seen(at + 5 * PAGE, 4)
-    assert str(row.region(at + 4 * PAGE).tracking) == "skip"
-
-
-def test_row_34_it_goes_before_it_is_trusted(row: Row, tmp_path: Path) -> None:
-    """No call ends where it was."""
-    row.watch()
-    at = row.puppet.alone(9)
-    read_only(row.puppet, tmp_path, at + 4 * PAGE)
+    puppet.mmap(1, at=at)
+    race = Race(
+        monkeypatch,
+        lambda start, end: end == border,
+        partial(replace, puppet, at, PAGES),
+    )
     row.step()
-    row.puppet.mmap(9, at=at)
-    row.puppet.fill(at, 9)
+    assert race.happened
+    there = puppet.alone(PAGES, PROT_NONE)
+    flags = MREMAP_MAYMOVE | MREMAP_FIXED
+    assert puppet.call("mremap", at, PAGES * PAGE, PAGES * PAGE, flags, there) == there
+    row.judge((there, PAGES))
+    row.writes_are_seen(there, PAGES)
+
+
+def test_row_34_what_was_refused_is_other_memory(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is new after the last look at maps, which was made while registering."""
+    puppet = row.puppet
+    at = puppet.alone(PAGES)
+    border = at + FILE * PAGE
+    read_only(puppet, tmp_path, border)
+    row.watch()
+    puppet.mmap(1, at=at)
+    race = Race(
+        monkeypatch,
+        lambda start, end: end == border,
+        partial(replace, puppet, border, 1),
+        after=True,
+    )
     row.step()
-    assert (at, at + 9 * PAGE) in [(vma.start, vma.end) for vma in read_maps(row.puppet.pid)]
-    assert not row.listed(row.step(), at, 9)
-    row.writes_are_seen(at, 9)
+    assert race.happened
+    row.step()
+    row.writes_are_seen(border, 1)
+    assert str(row.region(border).tracking) == "async"

@@ -15,20 +15,16 @@ untracked, and a scan skips them in silence. So each iteration begins here:
 A call must never cover part of a VMA: that would split it, and an mremap() of the target over the
 two halves would fail. The gap between two refused regions begins and ends at VMA borders;
 registered VMAs and holes inside it are no hindrance. Only when the kernel refuses a gap is the
-culprit looked for, by borders of a fresh /proc/PID/maps. But refused regions come and go as others
-do (a file mapped shared for reading, a ring), and a border may have gone by the time of the call:
-
-    an end that may not last (`borders`)   one call from here to the next end that will: it does no
-                                           harm whatever goes, and is refused while there is one
-    any other end                          looked at just before and after the call (c/register.c)
-
-What is left counts as written, in each iteration, until a call has been good.
+culprit looked for, by borders of a fresh /proc/PID/maps. But a border of maps may have gone by the
+time of the call, for refused regions come and go as others do (a file mapped shared for reading, a
+ring): c/register.c looks at both ends just before and after, and the rest is tried again.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ..model.pageset import PageSet
 from ..native import scan
@@ -37,8 +33,6 @@ from ..native.faults import unregister
 from ..native.layout import SHARED, WRITE, Layout, Vma
 from ..native.protect import register_whole
 from . import stale
-from .borders import CERTAIN, EARLY, LATE
-from .refused import Refused, RefusedRegions
 from .special import special_mappings
 
 REFUSALS = (errno.EINVAL, errno.EPERM, errno.EBUSY)
@@ -46,6 +40,19 @@ REFUSALS = (errno.EINVAL, errno.EPERM, errno.EBUSY)
 # A target that maps all the time always has something new: what is left is found next time,
 # and a frozen target cannot run away.
 _ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A region that the kernel does not let us register, and why.
+
+    errno: EINVAL its kind cannot be (vdso, rings), EPERM a shared mapping that can never become
+    writable, EBUSY it belongs to another userfaultfd (ioctl_userfaultfd(2)); of our own making:
+    EADDRNOTAVAIL it begins below the lowest address, so that no call can cover all of it.
+    """
+
+    vma: Vma
+    errno: int
 
 
 def _lowest_address() -> int:
@@ -60,8 +67,7 @@ def _lowest_address() -> int:
 class Registrar:
     """Registers one address space, from outside, through its userfaultfd and pagemap.
 
-    postponed: what could not be registered, for a border may not last, or had gone. late: where
-    something is left that is not registered; no scan finds that.
+    postponed: what could not be registered yet, for a border had gone.
     """
 
     def __init__(
@@ -73,21 +79,15 @@ class Registrar:
         self._pagemap = pagemap
         self._limit = limit
         self._lowest = _lowest_address()
-        self._refused = RefusedRegions(self._lowest, limit, page_size, self._sort)
         self._page_size = page_size
         self._layout: Layout | None = None
-        self._none = self.postponed = self.late = PageSet(page_size)
+        self._none = self.postponed = PageSet(page_size)
         self._also = self._none  # registered outside of what was to be
-        self._begun = False
-        # What is not registered and need not be; None: not all is done, though it may look the same
+        # What is not registered and need not be; None: not all is done, and it may look the same
         # next time.
         self._settled: list[tuple[int, int, int]] | None = None
         self._unclean = PageSet(page_size)  # fresh again next time: see `stale`
-
-    @property
-    def refused(self) -> Mapping[int, Refused]:
-        """The regions that cannot be registered, by start."""
-        return self._refused.regions
+        self.refused: dict[int, Refused] = {}
 
     def settle(self, layout: Layout, changed: bool) -> PageSet:
         """Registers what is new. Returns it: its pages are all dirty, whatever their bits say.
@@ -97,12 +97,10 @@ class Registrar:
         """
         self._layout = layout
         if changed:
-            self._refused.review(layout)
-        self._refused.begin()
-        self.postponed = self.late = self._none
+            self._review_refused(layout)
         newly = self._unclean
         before = layout.text() if newly else b""
-        for attempt in range(_ROUNDS):
+        for _ in range(_ROUNDS):
             missing = scan.get(
                 self._pagemap,
                 0,
@@ -116,7 +114,7 @@ class Registrar:
             unregistered = PageSet.from_ranges(
                 ((start, end) for start, end, _ in missing), self._page_size
             )
-            fresh = unregistered - self._refused.ranges()
+            fresh = unregistered - self._refused_ranges()
             if not fresh:
                 break
             before = before or layout.text()
@@ -129,22 +127,19 @@ class Registrar:
                     done = self._register_around(start, end, layout)
             newly |= self._also & unregistered
             if self.postponed:
-                if attempt:
-                    self.late, self._settled = fresh, None
-                    break
                 layout.refresh()
-                self._refused.review(layout)
-                self._refused.begin()
+                self._review_refused(layout)
         else:
-            self.late, self._settled = fresh, None
-        self._begun = True
+            self._settled = None
         if newly:
             # Registered neighbours merge into one VMA: the layout is the one after that.
             layout.refresh()
+            if self._review_refused(layout):
+                self._settled = None  # what it now is has been left out, and is not refused
             if self._smaps >= 0:
                 self._give_back_special()
             swallowed = stale.swallowed(before, layout.text())
-            newly |= PageSet.from_ranges(swallowed, self._page_size) - self._refused.ranges()
+            newly |= PageSet.from_ranges(swallowed, self._page_size) - self._refused_ranges()
             mapped = PageSet.from_runs(layout.mapped(), self._page_size)
             self._unclean = stale.clean(self._uffd, self._pagemap, newly & mapped)
         return newly
@@ -161,28 +156,52 @@ class Registrar:
     def _give_back_special(self) -> None:
         """Unregisters what the kernel ought to have refused: see `special`."""
         for vma in special_mappings(self._smaps):
-            if vma.start not in self.refused:
-                try:
-                    unregister(self._uffd, vma.start, vma.end)
-                except NativeError as error:
-                    if error.errno not in (*REFUSALS, errno.ENOMEM):
-                        raise
-                    continue  # it could not be registered either, or is gone
-                self._refused.add(vma, errno.EINVAL)
+            # Also what is refused already: a call that ended there may have mended it.
+            try:
+                unregister(self._uffd, vma.start, vma.end)
+            except NativeError as error:
+                if error.errno not in (*REFUSALS, errno.ENOMEM):
+                    raise
+                continue  # it could not be registered either, or is gone
+            self.refused[vma.start] = Refused(vma, errno.EINVAL)
 
-    def _sort(self, vma: Vma) -> float:
-        """How long it must have been seen to be trusted to last."""
-        if vma.name.startswith("["):
-            return CERTAIN
-        return LATE if self._begun else EARLY
+    def _refused_ranges(self) -> PageSet:
+        ranges = ((r.vma.start, r.vma.end) for r in self.refused.values())
+        # What lies below the lowest address cannot be registered at all.
+        return PageSet.from_ranges([(0, self._lowest), *ranges], self._page_size)
+
+    def _review_refused(self, layout: Layout) -> bool:
+        """Drops the refused regions that are not in maps any more, as they were, to the letter.
+
+        And adds what cannot even be tried. Whether anything was dropped, or added.
+        """
+        before = dict(self.refused)
+        mapped = layout.mapped()
+        if mapped and mapped[0] < self._lowest:
+            for vma in layout.vmas():
+                if vma.start < self._lowest:
+                    self.refused[vma.start] = Refused(vma, errno.EADDRNOTAVAIL)
+        if not self.refused:
+            return False
+        lines = set(layout.text().split(b"\n"))
+        for start, refused in list(self.refused.items()):
+            if refused.vma.line.encode(errors="surrogateescape") not in lines:
+                del self.refused[start]
+        return self.refused != before
+
+    def _gap(self, start: int, end: int) -> tuple[int, int]:
+        """The gap between refused regions that holds [start, end)."""
+        low, high = self._lowest, self._limit
+        for refused in self.refused.values():
+            if refused.vma.end <= start:
+                low = max(low, refused.vma.end)
+            elif refused.vma.start >= end:
+                high = min(high, refused.vma.start)
+        return low, high
 
     def _register_around(self, start: int, end: int, layout: Layout) -> int:
         """Registers the gap around a new range; returns its end: what is below is done."""
-        low, high = self._refused.gap(start, end)
-        if self._refused.may_go(low, high):
-            wide = self._refused.gap(start, end, lasting=True)
-            if self._register_whole(*wide) is None:
-                return wide[1]
+        low, high = self._gap(start, end)
         self._register_gap(low, high, layout)
         return high
 
@@ -193,22 +212,24 @@ class Registrar:
         layout.refresh()
         vmas = [vma for vma in layout.vmas() if low <= vma.start and vma.end <= high]
         # Likely culprits are tried alone first: nearly always that is all, and the rest goes
-        # through in one call a gap. Those first that will not go, for the others may be none.
-        before = len(self._refused)
+        # through in one call a gap. Those first that do not come and go.
+        before, postponed = len(self.refused), len(self.postponed)
         suspects = [vma for vma in vmas if self._is_suspect(vma)]
-        for certain in (True, False):
+        for made_by_kernel in (True, False):
             for vma in suspects:
-                if (self._sort(vma) == CERTAIN) is certain:
+                if vma.name.startswith("[") is made_by_kernel:
                     self._register_alone(vma)
-            if len(self._refused) > before:
+            if len(self.refused) > before:
                 break
-        if len(self._refused) > before:
+        if len(self.refused) > before:
             at = low
             for vma in vmas:
-                if vma.start in self._refused:
+                if vma.start in self.refused:
                     self._register_gap(at, vma.start, layout)
                     at = vma.end
             self._register_gap(at, high, layout)
+        elif len(self.postponed) > postponed:
+            self._postpone(low, high)  # it has gone since
         elif len(vmas) > 1:
             border = vmas[len(vmas) // 2].start
             self._register_gap(low, border, layout)
@@ -217,22 +238,12 @@ class Registrar:
             self._register_alone(vmas[0])
 
     def _register_alone(self, vma: Vma) -> None:
-        if self._can_wait(vma) and self._refused.wait_for(vma):
-            self._postpone(vma.start, vma.end)
-            return
         error = self._register_whole(vma.start, vma.end)
         # ENOMEM: no VMA there any more (fs/userfaultfd.c), the target was quicker.
         if error is not None and error.errno in REFUSALS:
-            self._refused.add(vma, error.errno)
-
-    def _can_wait(self, vma: Vma) -> bool:
-        """Whether it may be listed, and read, until it is known whether it is refused."""
-        return bool(vma.inode) and not vma.name.startswith(("/[", "/dev/", "/secretmem"))
+            self.refused[vma.start] = Refused(vma, error.errno)
 
     def _registered(self, low: int, high: int) -> bool:
-        if low < high and self._refused.may_go(low, high):
-            self._postpone(low, high)
-            return True
         return low >= high or self._register_whole(low, high) is None
 
     def _postpone(self, start: int, end: int) -> None:

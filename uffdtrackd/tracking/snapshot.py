@@ -24,7 +24,7 @@ from ..native.layout import SHARED, WRITE, Layout
 from .collection import Collection
 from .object import View
 from .pinned import Pins
-from .refused import Refused
+from .registrar import Refused
 from .shared import SharedPages
 from .space import Space
 from .untracked import Judge, in_swap, populated

@@ -20,7 +20,7 @@ from ..model.region import Region, Tracking
 from ..native.error import NativeError
 from ..native.layout import SHARED, Layout, Vma
 from .pinned import Pins
-from .refused import Refused
+from .registrar import Refused
 from .untracked import Judge, Untracked, kind_of
 
 

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import errno
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
@@ -41,7 +40,6 @@ from ..native.error import NativeError
 from ..native.layout import Layout, Vma
 from ..native.reverted import find_reverted
 from ..native.sweep import Asked, Quiet, Sweep, Swept
-from .borders import EARLY
 from .collection import Collection, Half, Remembered, Same, Unseen
 from .huge import HugePages
 from .known import Known
@@ -159,12 +157,7 @@ class Tracker:
     def register(self) -> None:
         """Registers what is there now, so that a refusal shows at once. Raises NativeError."""
         self._asked = None
-        until = time.monotonic() + 10 * EARLY
-        while True:
-            self._newly, _ = self._update_layout(self._layout.refresh())
-            if not self._registrar.postponed or time.monotonic() >= until:
-                return
-            time.sleep(EARLY)
+        self._newly, _ = self._update_layout(self._layout.refresh())
 
     def owned_elsewhere(self) -> list[Vma]:
         """Regions that belong to another userfaultfd."""
@@ -226,8 +219,6 @@ class Tracker:
             dirty = self._written(found, space)
         else:
             moved = self._populated(newly, space) if newly and self._known else self._none
-            if late := self._registrar.late:
-                moved |= self._populated(late, space, registered=False)
             self._collector.forget(newly.runs)
             found = self._collector.collect(space.always.runs)
             dirty = moved | self._written(found, space)
@@ -389,7 +380,7 @@ class Tracker:
             self._same = Same(view, len(self._layout), space.always, load_regions)
         return space
 
-    def _populated(self, where: PageSet, space: Space, *, registered: bool = True) -> PageSet:
+    def _populated(self, where: PageSet, space: Space) -> PageSet:
         """Everything that has a page of its own in `where`, protected or not.
 
         For regions registered a moment ago: kernels before 6.13 (6.12.11) kept protection bits
@@ -403,7 +394,7 @@ class Tracker:
                 self._pagemap,
                 start,
                 end,
-                mask=scan.Page.WPALLOWED if registered else scan.Page.NONE,
+                mask=scan.Page.WPALLOWED,
                 anyof=scan.Page.PRESENT | scan.Page.SWAPPED,
                 ret=scan.Page.FILE,
             ):

@@ -8,7 +8,7 @@ EBUSY          it belongs to the target's own           always
                userfaultfd
 EINVAL, EPERM  vvar: the time of day                    skip
 EADDRNOTAVAIL  it begins below vm.mmap_min_addr        always
-EINVAL         MAP_DROPPABLE: it may vanish any time    skip
+EINVAL         MAP_DROPPABLE: the kernel may drop it    always
 EINVAL         the kernel made it (vdso, rings, ...)    always, or skip where nobody can
                                                         read it (vvar, device memory)
 
@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from ..model.region import Kind, Tracking
 from ..native import scan
 from ..native.layout import SHARED, WRITE, Vma
-from .refused import Refused
+from .registrar import Refused
 
 _SHARED_MEMORY = ("/memfd:", "/SYSV", "/dev/zero (deleted)", "/dev/shm/", "[anon_shmem:")
 
@@ -119,7 +119,8 @@ class Judge:
             why = "shared mapping that needs asynchronous protection"
             return Untracked(vma, Tracking.ALWAYS, why, False, shared=True)
         if kind is Kind.ANON and "dp" in _vm_flags(self._tid, vma):
-            return Untracked(vma, Tracking.SKIP, "may be dropped by the kernel any time", False)
+            # Not `skip`: plain memory that is mapped in its place looks the same in maps.
+            return Untracked(vma, Tracking.ALWAYS, "may be dropped by the kernel any time", True)
         try:
             os.pread(self._mem_fd, 1, vma.start)
         except OSError:

@@ -9,9 +9,9 @@
  *	|  anon         |          the file went, the target mapped more: one VMA now
  *	|RRRRRRRR       |          our call splits it
  *
- * Under asynchronous protection borders are those of regions that hardly ever go (vdso).
- * Here each mapping of a file is one; tracking/sync_registrar.py chooses those that have
- * lasted. What is left is done here:
+ * Under asynchronous protection borders are those of regions most of which hardly ever
+ * go (vdso). Under synchronous protection each mapping of a file is one, and
+ * tracking/sync_registrar.py chooses those that have lasted. What is left is done here:
  *
  *	1  both ends are looked at once more: one that is inside of a VMA ends it here
  *	2  the call
