@@ -32,9 +32,11 @@ from tests.puppet import (
     MAP_NORESERVE,
     MAP_PRIVATE,
     MAP_SHARED,
+    PROT_NONE,
     RW,
     Puppet,
 )
+from uffdtrackd.native.collect import Collected, Collector
 from uffdtrackd.tracking.backing import stamp
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
@@ -66,6 +68,39 @@ def test_row_11_dontneed(row: Row, after: str) -> None:
     row.puppet.madvise(at + 4 * PAGE, 8, MADV_DONTNEED)
     then(row.puppet, after, at + 4 * PAGE, 8)
     row.judge((at + 4 * PAGE, 8))
+    row.writes_are_seen(at, 32)
+
+
+def test_row_11_dontneed_while_it_is_new(
+    row: Row, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    """Given back and written again in the midst of the iteration that meets it, then given back.
+
+    The first time between two looks, so that one of them sees pages and the other does not.
+    """
+    puppet = row.puppet
+    whole = puppet.mmap(2 * PER_HUGE, PROT_NONE)
+    puppet.munmap(whole, 2 * PER_HUGE)
+    at = (whole + HUGE - 1 & -HUGE) + 100 * PAGE  # with page tables of its own
+    row.watch()
+    puppet.mmap(32, at=at)
+    puppet.fill(at, 32)
+    collect, events = Collector.collect, 0
+
+    def race(self: Collector, also: memoryview) -> Collected:
+        nonlocal events
+        events += 1
+        puppet.madvise(at, 32, MADV_DONTNEED)
+        found = collect(self, also)
+        puppet.fill(at, 32)
+        return found
+
+    monkeypatch.setattr(Collector, "collect", race)
+    row.step()
+    monkeypatch.undo()
+    assert events == (backend == "async")
+    puppet.madvise(at, 32, MADV_DONTNEED)
+    row.judge()
     row.writes_are_seen(at, 32)
 
 

@@ -149,6 +149,11 @@ class Registrar:
         self._unclean = PageSet.from_ranges([(self._lowest, self._limit)], self._page_size)
 
     @property
+    def unclean(self) -> PageSet:
+        """Where older bits could not be taken off; it is new once more next time."""
+        return self._unclean
+
+    @property
     def settled(self) -> Sequence[tuple[int, int, int]] | None:
         """What is not registered and need not be, as `scan.get` has it; None: not all is done."""
         return None if self._unclean else self._settled

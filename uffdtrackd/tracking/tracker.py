@@ -218,10 +218,11 @@ class Tracker:
             found = swept.collected
             dirty = self._written(found, space)
         else:
-            moved = self._populated(newly, space) if newly and self._known else self._none
+            unclean = self._registrar.unclean
+            doubted = self._populated(unclean, space) if unclean else self._none
             self._collector.forget(newly.runs)
             found = self._collector.collect(space.always.runs)
-            dirty = moved | self._written(found, space)
+            dirty = doubted | self._written(found, space)
 
         # Seen after the scan, so these win over what the scan said of the same pages.
         discarded = self._none
@@ -383,8 +384,8 @@ class Tracker:
     def _populated(self, where: PageSet, space: Space) -> PageSet:
         """Everything that has a page of its own in `where`, protected or not.
 
-        For regions registered a moment ago: kernels before 6.13 (6.12.11) kept protection bits
-        across mremap() (commit 0cef0bb836e3), so that a moved page looked clean.
+        For regions whose bits lie, see `stale`. Only where all is new once more next time: what is
+        listed here the collector may not have seen, and would not miss when it is given back.
         """
         found = self._none
         files: list[tuple[int, int]] = []
