@@ -157,10 +157,10 @@ class Arena:
         for page in pages:
             self._pages.pop(page, None)
 
-    def _advised(self, pages: range, kinds: tuple[str, ...], *advices: int) -> None:
+    def _advised(self, pages: range, kinds: tuple[str, ...], *advice: int) -> None:
         for run in self._runs(pages, lambda kind, _: kind in kinds):
-            for advice in advices:
-                self.puppet.try_call("madvise", self._at(run.start), len(run) * PAGE, advice)
+            for one in advice:
+                self.puppet.try_call("madvise", self._at(run.start), len(run) * PAGE, one)
 
     def _dontneed(self, pages: range) -> None:
         self._advised(pages, ("anon", "file", "shared"), MADV_DONTNEED)
@@ -169,7 +169,7 @@ class Arena:
         self._advised(pages, ("anon",), MADV_GUARD_INSTALL, MADV_GUARD_REMOVE)
 
     def _advise(self, pages: range) -> None:
-        kind, *advices = self.rng.choice(
+        kind, *advice = self.rng.choice(
             (
                 ("anon", MADV_FREE),
                 ("anon", MADV_FREE, MADV_PAGEOUT),
@@ -177,7 +177,7 @@ class Arena:
                 ("anon", MADV_POPULATE_READ),
             )
         )
-        self._advised(pages, (str(kind),), *map(int, advices))
+        self._advised(pages, (str(kind),), *map(int, advice))
 
     def _protect(self, pages: range) -> None:
         prot = self.rng.choice((PROT_NONE, PROT_READ, RW, RW))
