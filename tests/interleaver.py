@@ -72,8 +72,8 @@ STEPS: tuple[tuple[Any, str], ...] = (
     (SharedMemory, "settle"),
 )
 
-#: Pages of the arena. Each place lies across the border of two page tables that have nothing else:
-#: what is known of a page table is forgotten with it, so each is good for one first time.
+#: Pages of the arena. Each place lies across the border of two page tables that have nothing else,
+#: and there are many: how a tracker meets the first page of a page table happens once for each.
 PLACES = tuple(range(at + 496, at + 530) for at in range(0, 12 * 1024, 1024))
 
 

@@ -52,7 +52,7 @@ def one(puppet: Puppet, seed: int, folder: Path) -> tuple[int, int]:
                 report = oracle.final()
                 report.check()
                 return steps.between, report.compared
-    except AssertionError as error:
+    except Exception as error:
         raise AssertionError(f"SEED={seed}\n{error}\nlast events: {arena.log[-40:]}") from error
 
 

@@ -29,11 +29,19 @@ def _asynchronous(backend: str) -> None:
         pytest.skip("nothing is registered there up to what is younger than a second")
 
 
-def read_only(puppet: Puppet, folder: Path, at: int) -> None:
-    """Maps a page that nobody can register."""
-    path = folder / "file"
+def watched(row: Row, folder: Path) -> tuple[int, int]:
+    """Some pages under a session, one of which nobody can register. Returns where both begin.
+
+    The first page is new, so that the next iteration registers what lies before the border.
+    """
+    puppet, path = row.puppet, folder / "file"
     path.write_bytes(os.urandom(PAGE))
-    puppet.mmap(1, PROT_READ, MAP_SHARED, puppet.open(path, os.O_RDONLY), at=at)
+    at = puppet.alone(PAGES)
+    border = at + FILE * PAGE
+    puppet.mmap(1, PROT_READ, MAP_SHARED, puppet.open(path, os.O_RDONLY), at=border)
+    row.watch()
+    puppet.mmap(1, at=at)
+    return at, border
 
 
 def replace(puppet: Puppet, at: int, pages: int) -> None:
@@ -70,11 +78,7 @@ class Race:
 def test_row_34_a_border_goes(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One mapping comes where the border was; it must be in one piece for mremap(2)."""
     puppet = row.puppet
-    at = puppet.alone(PAGES)
-    border = at + FILE * PAGE
-    read_only(puppet, tmp_path, border)
-    row.watch()
-    puppet.mmap(1, at=at)
+    at, border = watched(row, tmp_path)
     race = Race(
         monkeypatch,
         lambda start, end: end == border,
@@ -94,11 +98,7 @@ def test_row_34_what_was_refused_is_other_memory(
 ) -> None:
     """Nothing is new after the last look at maps, which was made while registering."""
     puppet = row.puppet
-    at = puppet.alone(PAGES)
-    border = at + FILE * PAGE
-    read_only(puppet, tmp_path, border)
-    row.watch()
-    puppet.mmap(1, at=at)
+    _, border = watched(row, tmp_path)
     race = Race(
         monkeypatch,
         lambda start, end: end == border,
