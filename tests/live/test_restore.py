@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import struct
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from tests.procfs import PAGE
 from tests.puppet import MADV_DONTNEED, Puppet
 from tests.victim import Victim
 from uffdtrackd import PageSet
+from uffdtrackd.tracking.member import Member
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
@@ -246,6 +249,34 @@ def test_a_family(spawn: Spawn, hold: Callable[..., Holder]) -> None:
         pages = iteration.processes[stays.pid]
         assert at + 8 * PAGE in pages.dirty and at not in pages.dirty
         assert any("no tracker ran" in line for line in session.status)
+        oracle.final().check()
+
+
+def test_one_ends_while_it_is_taken_over(
+    spawn: Spawn, hold: Callable[..., Holder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    puppet = Puppet(spawn("obey"))
+    ends = puppet.agent("child")
+    holder = hold(puppet.pid, follow="fork")
+    oracle = Oracle(holder)
+    oracle.steps(2)
+    holder.leave()
+    take_over = Member.take_over
+
+    def too_late(self: Member, *args: Any) -> None:
+        if self.pid == ends.pid:
+            pidfd = os.pidfd_open(self.pid)
+            os.kill(self.pid, 9)
+            select.select([pidfd], [], [], 30)
+            os.close(pidfd)
+        take_over(self, *args)
+
+    monkeypatch.setattr(Member, "take_over", too_late)
+    session, _ = go_on_here(holder, oracle)
+    with session:
+        iteration = oracle.step()
+        assert isinstance(iteration, uffdtrackd.Iteration)
+        assert iteration.exited == (ends.pid,)
         oracle.final().check()
 
 

@@ -186,6 +186,9 @@ class _Kept:
         try:
             earlier = Remembered(self.known, self._pinned, self.owed or collecting)
             member.take_over(uffd, pagemap, self._generation, self._image, earlier)
+        except TargetGone:
+            member.close()
+            return None
         except BaseException:
             member.close(leave=True)
             raise
