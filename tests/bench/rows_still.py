@@ -9,13 +9,18 @@
             the page tables holds for reading and the end of tracking holds for writing
 
 Without an iteration it is the machine's own noise: that is the reference, not a lower bound of
-anything. The final iteration is taken with nothing copied; a consumer that copies before it thaws
-adds the time of its copy.
+anything. A median says nothing of a stall, so what is allowed is asked of the very longest, without
+the time that the target was ready to run and others had its CPU (as the kernel counts it): that is
+not a wait for us. What it then missed, a gap between two calls, is.
+
+The final iteration is taken with nothing copied; a consumer that copies before it thaws adds the
+time of its copy.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import uffdtrackd
@@ -29,19 +34,38 @@ from tests.bench.sample import Row, Spread, compare, single
 MOST_US = 5000.0
 
 
-def _gap(target: Target, how: str, milliseconds: int, act: Callable[[], object]) -> float:
-    target.busy(how, milliseconds)
-    act()
-    return target.answer()[0]
+@dataclass(slots=True)
+class Stalls:
+    """The longest gap of each round in ns, and the longest without waits for a CPU."""
+
+    gaps: list[float] = field(default_factory=list)
+    left: float = 0.0
+
+    def measure(
+        self, target: Target, how: str, milliseconds: int, act: Callable[[], object]
+    ) -> float:
+        target.busy(how, milliseconds)
+        act()
+        return self.take(target)
+
+    def take(self, target: Target) -> float:
+        """What a busy target answers; the gap."""
+        gap, left = target.answer()
+        self.gaps.append(gap)
+        self.left = max(self.left, left)
+        return gap
+
+    def told(self, row: Row) -> Row:
+        """The row, with the longest of all as what is judged, and as a remark."""
+        gap, left = (f"{longest / 1000:.0f} us" for longest in (max(self.gaps), self.left))
+        row = row.noted(f"longest {gap}, without waits for a CPU {left}")
+        if row.allowed is None:
+            return row
+        return replace(row, share=Spread.of([self.left / 1000 / row.allowed]))
 
 
 def _nothing() -> None:
     pass
-
-
-def _worst(row: Row, ours: list[float]) -> Row:
-    """The same with the very longest as a remark: a median says nothing of a stall."""
-    return row.noted(f"longest of {len(ours)}: {max(ours) / 1000:.0f} us")
 
 
 def _running(target: Target, session: uffdtrackd.Session, mib: int, pace: Pace) -> Iterator[Row]:
@@ -50,56 +74,53 @@ def _running(target: Target, session: uffdtrackd.Session, mib: int, pace: Pace) 
     busy_ms = 60 + mib // 32
     for how in ("spin", "write", "map"):
         for percent in (1, 100):
+            stalls = Stalls()
 
             def alone(how: str = how) -> float:
-                return _gap(target, how, busy_ms, _nothing)
+                return Stalls().measure(target, how, busy_ms, _nothing)
 
-            def iterate(how: str = how, percent: int = percent) -> float:
+            def iterate(how: str = how, percent: int = percent, stalls: Stalls = stalls) -> float:
                 if percent == 100:
                     target.touch()
                 else:
                     target.dirty(target.pages * percent // 100)
-                return _gap(target, how, busy_ms, session.iterate)
+                return stalls.measure(target, how, busy_ms, session.iterate)
 
             bare, ours = pace.in_turn(alone, iterate)
             name = f"still: {table.size(mib)}, iterate(), {percent} % dirty, target {how}s"
             row = compare(name, "us", bare, ours, factor=0.0, floor=MOST_US)
-            yield _worst(row, ours).at("still", f"{how}s, {percent} % dirty", mib / 1024)
+            yield stalls.told(row).at("still", f"{how}s, {percent} % dirty", mib / 1024)
 
 
 def _beginning(target: Target, mib: int, pace: Pace) -> Iterator[Row]:
     """The first looks at all memory, each by the target that waits for the lock."""
     busy_ms = 100 + mib // 32
-    taken: dict[str, list[float]] = {"attach": [], "iteration 0": []}
+    alone = Stalls()
+    taken = {"attach": Stalls(), "iteration 0": Stalls()}
     for _ in range(max(2, pace.few(5).rounds)):
+        alone.measure(target, "map", busy_ms, _nothing)
         target.busy("map", busy_ms)
         with uffdtrackd.attach(target.pid) as session:
-            taken["attach"].append(target.answer()[0])
-            taken["iteration 0"].append(_gap(target, "map", busy_ms, session.iterate))
-    for name, series in taken.items():
-        row = Row(
-            f"still: {table.size(mib)}, {name}, target maps",
-            "us",
-            None,
-            Spread.of(series, 1e3),
-            None,
-            MOST_US,
-        )
-        yield _worst(row, series)
+            taken["attach"].take(target)
+            taken["iteration 0"].measure(target, "map", busy_ms, session.iterate)
+    for name, stalls in taken.items():
+        name = f"still: {table.size(mib)}, {name}, target maps"
+        row = compare(name, "us", alone.gaps, stalls.gaps, factor=0.0, floor=MOST_US)
+        yield stalls.told(row)
 
 
 def _closing(target: Target, mib: int, pace: Pace) -> Iterator[Row]:
     """The kernel resets every page table entry when the userfaultfd goes, in one piece."""
     for how in ("spin", "map"):
+        stalls = Stalls()
 
-        def close(how: str = how) -> float:
+        def close(how: str = how, stalls: Stalls = stalls) -> float:
             session = uffdtrackd.attach(target.pid)
             session.iterate()
-            return _gap(target, how, 100 + mib // 8, session.close)
+            return stalls.measure(target, how, 100 + mib // 8, session.close)
 
         (series,) = pace.few(5).cold(close)
-        row = single(f"still: {table.size(mib)}, close(), target {how}s", "us", series)
-        yield _worst(row, series)
+        yield stalls.told(single(f"still: {table.size(mib)}, close(), target {how}s", "us", series))
 
 
 def _rows(mib: int, pace: Pace) -> Iterator[Row]:
@@ -126,7 +147,7 @@ def _final(pace: Pace) -> Iterator[Row]:
 
                 def final(frozen: Callable[[], None] = frozen) -> float:
                     target.dirty(target.pages // 100)
-                    return _gap(target, "spin", 60, frozen)
+                    return Stalls().measure(target, "spin", 60, frozen)
 
                 (series,) = pace.in_turn(final)
                 name = f"still: final iterate(), {table.threads(threads)}"

@@ -55,7 +55,7 @@ def test_calls_in_a_row_leave_a_gap(pagemap: int, memory: tuple[int, int]) -> No
     def walk() -> None:
         assert scan.get(pagemap, start, end, mask=scan.Page.PRESENT)
 
-    # A rest for every 2 ms of it; on a busy machine, fewer: a thread that had to wait for its
+    # A rest for each millisecond of it; on a busy machine, fewer: a thread that had to wait for its
     # CPU has left a gap anyway. So for as long as it takes: without rests there are none.
     rests, until = 0, time.monotonic() + PATIENCE
     while rests < 50 and time.monotonic() < until:
