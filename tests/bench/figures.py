@@ -47,6 +47,9 @@ FIGURES = (
     Figure("growth: memory", "Growth: one iteration", "GiB populated", "ms", "bare scan"),
     Figure("growth: once", "Growth: what is paid once", "GiB populated", "ms", log_y=True),
     Figure("growth: threads", "Growth with threads", "threads", "ms", "", True, True),
+    Figure(
+        "growth: descriptors", "Growth with open files", "open", "ms", "", log_x=True, log_y=True
+    ),
     Figure("growth: runs", "Growth with runs", "runs in the set", "ms", "bare scan"),
 )
 

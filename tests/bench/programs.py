@@ -134,6 +134,10 @@ class Target(Program):
         self.ask(f"threads {total - self.threads}")
         self.threads = total
 
+    def open_more(self, what: str, count: int) -> None:
+        """Open so many more "files" or "sockets"."""
+        self.ask(f"{what} {count}")
+
     def block(self, count: int) -> int:
         """Write the first `count` pages in order; ns it took."""
         return self.ask(f"block {count}")[0]

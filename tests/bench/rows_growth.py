@@ -1,4 +1,4 @@
-"""How time and memory grow: with populated memory, with threads, with runs in a set.
+"""How time and memory grow: with populated memory, threads, open files, runs in a set.
 
 Regions have a file of their own (`rows_regions`). The memory is what this process, the tracker,
 holds more after an iteration than before it was attached, as the kernel counts it (VmRSS); a
@@ -78,6 +78,20 @@ def _threads(pace: Pace) -> Iterator[Row]:
                 yield row.at("growth: threads", "stopped by a final iteration", count)
 
 
+def _descriptors(pace: Pace) -> Iterator[Row]:
+    """Every iteration looks for what can write to pinned pages: at each descriptor."""
+    for what in ("sockets", "files"):
+        with Target(16) as target, uffdtrackd.attach(target.pid) as session:
+            session.iterate()
+            opened = 0
+            for count in (100, 1000) if pace.quick else (100, 1000, 10000):
+                target.open_more(what, count - opened)
+                opened = count
+                (taken,) = pace.in_turn(partial(timed, session.iterate))
+                row = single(f"growth: {count} {what} open, nothing dirty", "ms", taken)
+                yield row.at("growth: descriptors", what, count)
+
+
 def _runs(pace: Pace) -> Iterator[Row]:
     """The same target, more and more pages dirty that do not touch each other."""
     with (
@@ -108,4 +122,5 @@ def cases(quick: bool) -> Iterator[Case]:
             4.0 + mib / 400,
         )
     yield Case("growth: threads", _threads, 15.0)
+    yield Case("growth: descriptors", _descriptors, 10.0)
     yield Case("growth: runs", _runs, 15.0)

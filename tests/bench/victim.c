@@ -13,6 +13,8 @@
  *   block COUNT       write the first COUNT pages in order            "ok NS"
  *   touch             write every page of the arena in order          "ok NS"
  *   threads COUNT     start so many more threads                      "ok 0"
+ *   files COUNT       open its own program so many more times         "ok 0"
+ *   sockets COUNT     make so many more sockets                       "ok 0"
  *   spin MS           read the clock for so long                      "ok GAP_NS LEFT_NS"
  *   write MS          the same, and write a page between any two      "ok GAP_NS LEFT_NS"
  *   map MS            the same, and map and unmap a page              "ok GAP_NS LEFT_NS"
@@ -30,6 +32,8 @@
 #include "kernel.h"
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 
 #define HUGE_PAGE (2UL << 20)
 
@@ -56,6 +60,30 @@ static void start_threads(int count)
 	for (int i = 0; i < count; i++)
 		if ((errno = pthread_create(&thread, &attr, asleep, NULL)))
 			die("pthread_create");
+}
+
+static int open_file(void)
+{
+	return open("/proc/self/exe", O_RDONLY);
+}
+
+static int open_socket(void)
+{
+	return socket(AF_UNIX, SOCK_STREAM, 0);
+}
+
+static void open_many(uint64_t count, int (*open_one)(void))
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit))
+		die("getrlimit");
+	limit.rlim_cur = limit.rlim_max;
+	if (setrlimit(RLIMIT_NOFILE, &limit))
+		die("setrlimit");
+	while (count--)
+		if (open_one() < 0)
+			die("open");
 }
 
 /* Aligned so that huge pages may be used in all of it. */
@@ -225,6 +253,12 @@ int main(int argc, char **argv)
 			printf("ok %lu\n", touch(count));
 		else if (sscanf(line, "threads %lu", &count) == 1) {
 			start_threads((int)count);
+			printf("ok 0\n");
+		} else if (sscanf(line, "files %lu", &count) == 1) {
+			open_many(count, open_file);
+			printf("ok 0\n");
+		} else if (sscanf(line, "sockets %lu", &count) == 1) {
+			open_many(count, open_socket);
 			printf("ok 0\n");
 		} else if (sscanf(line, "spin %lu", &count) == 1)
 			tell_longest_gap(count, nothing);
