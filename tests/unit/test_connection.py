@@ -68,7 +68,7 @@ def test_a_thread_answers_without_the_loop(pair: tuple[socket.socket, socket.soc
         # The loop has not turned since: whatever is there was sent by the thread.
         assert _read(pair[1], 1) == [[1, 7, None, "yes"]]
         assert connection.in_flight == 0
-        assert connection.queued == 0
+        assert connection.out.queued == 0
         connection.close()
 
     asyncio.run(main())
@@ -141,7 +141,7 @@ def test_all_come_whole_and_in_order_to_a_slow_reader(
         for number, one in enumerate(found):
             assert one[3] == ("late" if number % 7 == 3 else bytes([number]) * size)
         assert connection.in_flight == 0
-        assert connection.queued == 0
+        assert connection.out.queued == 0
         connection.close()
 
     asyncio.run(main())
@@ -243,7 +243,7 @@ def test_an_answer_under_way_is_sent_before_the_end(
 
     async def main() -> None:
         connection = _served(pair[0], [])
-        transmit = connection._transmit
+        transmit = connection.out._transmit
 
         def slowly(data: bytes | memoryview, made: Reply) -> int:
             sent = transmit(data, made)
@@ -251,13 +251,13 @@ def test_an_answer_under_way_is_sent_before_the_end(
             ending.wait(0.2)  # until end() is there too, which waits for us or does not
             return sent
 
-        monkeypatch.setattr(connection, "_transmit", slowly)
+        monkeypatch.setattr(connection.out, "_transmit", slowly)
         connection.call_begins()
         with ThreadPoolExecutor() as pool:
             loop = asyncio.get_running_loop()
             done = loop.run_in_executor(pool, connection.finish, _call(1), reply(big))
             assert sending.wait(20)
-            monkeypatch.setattr(connection, "_transmit", transmit)
+            monkeypatch.setattr(connection.out, "_transmit", transmit)
             connection.end()
             ending.set()
             assert (await loop.run_in_executor(pool, _read, pair[1], 1))[0][3] == big

@@ -26,6 +26,7 @@ class Connection:
         self.said: list[str] = []
         self.told: list[Reply] = []
         self.ended = asyncio.Event()
+        self.out = self
         self.full = full
         self._reads = reads
 

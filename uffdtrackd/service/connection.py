@@ -1,18 +1,16 @@
-"""One client: bytes and descriptors in, answers and descriptors out, and never a wait.
+"""One client: calls and their descriptors come in, and what is done of them is counted.
 
     readable --recvmsg--> Frames --> Call + FdSet --> server.handle() --> Reply
                  ^                                                          |
                  | not read while much is queued                            v
-                 +---------------------------------- queue --sendmsg--> writable
-    worker: finish() --sendmsg, if nothing is before it--> peer; else by the loop, as above
+                 +------------------------------------------------------- Outbox --> peer
+    worker: finish() --> Outbox, from its own thread
 
 asyncio's streams cannot carry descriptors, so this is on add_reader() and add_writer().
 The kernel ends a read after the message that carries descriptors, so they belong to the last frame
 of what was read. Those that nobody takes are closed with the frame's answer.
 
-Everything is for the loop's thread, but for finish(), tell() and later(): what a worker has done it
-sends itself, for to wake the loop for it costs more than to send it. A lock keeps the two apart;
-nobody waits while holding it.
+Everything is for the loop's thread, but for finish(), tell() and later().
 """
 
 from __future__ import annotations
@@ -20,9 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-import threading
 from array import array
-from collections import deque
 from collections.abc import Callable
 from functools import partial
 
@@ -30,6 +26,7 @@ from ..model.errors import BadRequest, LimitReached, TrackError
 from . import wire
 from .delivery import Reply, packed
 from .fdset import FdSet, rights
+from .outbox import Outbox
 from .peer import Peer
 from .settings import Limits
 from .wire import BadFrame, Call, Frames
@@ -38,8 +35,6 @@ log = logging.getLogger(__name__)
 
 # Read in one go: few enough requests that the other connections have their turn.
 _CHUNK = 4096
-# Queued answers above which nothing more is read: who does not listen is not listened to.
-_HIGH = 256 * 1024
 # Plain numbers: to combine members of an enumeration costs as much as the rest of a read.
 _CUT = int(socket.MSG_CTRUNC)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
@@ -48,7 +43,10 @@ _NO_FDS = FdSet()
 
 
 class Connection:
-    """serve: told each call and its descriptors. closed: told once when it is over."""
+    """serve: told each call and its descriptors. closed: told once when it is over.
+
+    out: the way out of it.
+    """
 
     def __init__(
         self,
@@ -74,56 +72,28 @@ class Connection:
         self._fds = FdSet(limits.fds)
         # Room for one more than allowed, so that it is seen.
         self._rights_size = socket.CMSG_SPACE((limits.fds + 1) * array("i").itemsize)
+        self.out = Outbox(sock, self._drained, self._broken)
         # Of all that goes out, and of what says whether it may.
-        self._lock = threading.RLock()
-        self._out: deque[tuple[memoryview, Reply]] = deque()
-        # Answers that workers left to the loop: what comes after them goes after them.
-        self._left = 0
-        self._queued = 0
-        self._progress = 0.0
+        self._lock = self.out.lock
         self._reading = False
-        self._writing = False
         self._open = True
         self._ending = False
-        self._room: list[asyncio.Future[None]] = []
         self._resume_reading()
 
     @property
     def open(self) -> bool:
         return self._open
 
-    @property
-    def queued(self) -> int:
-        """Bytes that the peer has not taken yet, memfds included."""
-        return self._queued
-
-    @property
-    def stalled_seconds(self) -> float:
-        """For how long the peer has taken nothing of what waits for it; 0 if nothing waits."""
-        return self._loop.time() - self._progress if self._out else 0.0
-
-    @property
-    def full(self) -> bool:
-        """Whether room() would wait."""
-        return self._queued > _HIGH
-
-    async def room(self) -> None:
-        """Returns when the peer has taken what was queued, or the connection is closed."""
-        while self._open and self.full:
-            waiter: asyncio.Future[None] = self._loop.create_future()
-            self._room.append(waiter)
-            await waiter
-
     def answer(self, call: Call, reply: Reply) -> None:
         """Sends the result of a call, or closes it. Too much of it becomes LimitReached."""
         if call.msgid is None or not self._open:
             reply.close()
-        elif self._queued + reply.weight > self._limits.queued_bytes:
+        elif self.out.queued + reply.weight > self._limits.queued_bytes:
             reply.close()
             self.refuse(
                 call.msgid,
                 LimitReached(
-                    f"{self._queued} bytes of answers wait for you to read them",
+                    f"{self.out.queued} bytes of answers wait for you to read them",
                     hint="read them, then ask again; nothing is lost until it is acknowledged",
                 ),
             )
@@ -150,8 +120,7 @@ class Connection:
         with self._lock:
             if (
                 call.msgid is None
-                or self._left
-                or self._out
+                or self.out.busy
                 or not self._open
                 or self._ending
                 or reply.weight > self._limits.queued_bytes
@@ -160,66 +129,36 @@ class Connection:
                 return
             # Before it is sent: who has it may ask anew.
             self._ended += 1
-            self._send_now(packed(call.msgid, reply), reply)
+            self.out.put_now(packed(call.msgid, reply), reply)
 
     def tell(self, method: str, reply: Reply, wanted: Callable[[], bool]) -> None:
         """notify() from any thread; nothing if it is not wanted any more when its turn comes."""
         with self._lock:
             if not self._open or not wanted():
                 reply.close()
-            elif self._left or self._out or self._ending:
-                self._left += 1
-                if not self._post(partial(self._tell_later, method, reply, wanted)):
+            elif self.out.busy or self._ending:
+                if not self.out.leave(partial(self._tell_later, method, reply, wanted)):
                     reply.close()
             else:
-                self._send_now(wire.notification(method, reply.result), reply)
+                self.out.put_now(wire.notification(method, reply.result), reply)
 
     def _tell_later(self, method: str, reply: Reply, wanted: Callable[[], bool]) -> None:
-        with self._lock:
-            self._left -= 1
-            if wanted():
-                self.notify(method, reply)
-            else:
-                reply.close()
-
-    def _send_now(self, data: bytes, reply: Reply) -> None:
-        """From any thread, with the lock, and nothing before it; the loop sends the rest."""
-        try:
-            sent = self._transmit(data, reply)
-        except (BlockingIOError, InterruptedError):
-            sent = 0
-        except OSError:
+        if wanted():
+            self.notify(method, reply)
+        else:
             reply.close()
-            self._post(self.close)
-            return
-        if sent < len(data):
-            self._progress = self._loop.time()
-            self._out.append((memoryview(data)[sent:], reply))
-            self._queued += reply.weight
-            self._post(self._writable)
 
     def later(self, do: Callable[[], None], reply: Reply | None = None) -> None:
         """Has the loop do what answers a call, and call_ends(); from any thread.
 
         reply: is closed if the loop has ended.
         """
-        with self._lock:
-            self._left += 1
-        if not self._post(partial(self._do_later, do)) and reply is not None:
+        if not self.out.leave(partial(self._do_later, do)) and reply is not None:
             reply.close()
 
     def _do_later(self, do: Callable[[], None]) -> None:
-        with self._lock:
-            self._left -= 1
-            self._ended += 1
-            do()
-
-    def _post(self, do: Callable[[], None]) -> bool:
-        try:
-            self._loop.call_soon_threadsafe(do)
-        except RuntimeError:
-            return False  # the loop has closed: nobody waits any more
-        return True
+        self._ended += 1
+        do()
 
     def refuse(self, msgid: int | None, error: TrackError) -> None:
         """Sends an error: the answer to a request, or a notification if it belongs to none."""
@@ -243,7 +182,7 @@ class Connection:
         self._pause_reading()
         # A worker may be in the middle of an answer: the rest of it is queued then.
         with self._lock:
-            if not self._out:
+            if not self.out:
                 self.close()
 
     def close(self) -> None:
@@ -253,15 +192,9 @@ class Connection:
                 return
             self._open = False
             self._pause_reading()
-            if self._writing:
-                self._loop.remove_writer(self._sock.fileno())
+            self.out.close()
             self._sock.close()
-            for _, reply in self._out:
-                reply.close()
-            self._out.clear()
-            self._queued = 0
         self._fds.close()
-        self._wake()
         self._closed(self)
 
     def _readable(self) -> None:
@@ -284,7 +217,7 @@ class Connection:
             self.close()
         elif self._frames.broken:
             self._lost_step(self._frames.broken)
-        elif self._queued > _HIGH:
+        elif self.out.full:
             self._pause_reading()
 
     def _deal_out(
@@ -347,65 +280,20 @@ class Connection:
             self._serve(self, frame, fds)
 
     def _send(self, data: bytes, reply: Reply | None = None) -> None:
-        if not self._open or self._ending:
-            if reply is not None:
-                reply.close()
-            return
-        reply = reply or Reply(b"", weight=len(data))
-        with self._lock:
-            if not self._out:
-                self._progress = self._loop.time()
-            self._out.append((memoryview(data), reply))
-            self._queued += reply.weight
-            if not self._writing:
-                self._writable()
+        if self._open and not self._ending:
+            self.out.put(data, reply or Reply(b"", weight=len(data)))
+        elif reply is not None:
+            reply.close()
 
-    def _transmit(self, data: bytes | memoryview, reply: Reply) -> int:
-        """How much of it went. Raises OSError."""
-        if not reply.fds:
-            return self._sock.send(data)
-        rights = array("i", reply.fds).tobytes()
-        sent = self._sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-        # With the first byte the descriptors have gone.
-        reply.close()
-        return sent
-
-    def _writable(self) -> None:
-        with self._lock:
-            if self._open:
-                self._write()
-
-    def _write(self) -> None:
-        while self._out:
-            data, reply = self._out[0]
-            try:
-                sent = self._transmit(data, reply)
-            except (BlockingIOError, InterruptedError):
-                break
-            except OSError as error:
-                log.debug("pid %d of %s: %s", self.peer.pid, self.peer.user, error)
-                self.close()
-                return
-            self._progress = self._loop.time()
-            if sent < len(data):
-                self._out[0] = (data[sent:], reply)
-                continue
-            self._out.popleft()
-            self._queued -= reply.weight
-        self._want_writable(bool(self._out))
-        if self._queued <= _HIGH:
-            self._wake()
-            if not self._ending:
-                self._resume_reading()
-        if self._ending and not self._out:
+    def _drained(self) -> None:
+        if not self._ending:
+            self._resume_reading()
+        elif not self.out:
             self.close()
 
-    def _want_writable(self, wanted: bool) -> None:
-        if wanted and not self._writing:
-            self._loop.add_writer(self._sock.fileno(), self._writable)
-        elif not wanted and self._writing:
-            self._loop.remove_writer(self._sock.fileno())
-        self._writing = wanted
+    def _broken(self, error: OSError) -> None:
+        log.debug("pid %d of %s: %s", self.peer.pid, self.peer.user, error)
+        self.close()
 
     def _resume_reading(self) -> None:
         if not self._reading and self._open:
@@ -416,9 +304,3 @@ class Connection:
         if self._reading:
             self._loop.remove_reader(self._sock.fileno())
             self._reading = False
-
-    def _wake(self) -> None:
-        waiters, self._room = self._room, []
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)

@@ -82,7 +82,7 @@ class Daemon:
     @property
     def queued(self) -> int:
         """Bytes of answers that clients have not taken yet."""
-        return sum(one.queued for one in self._guests)
+        return sum(one.out.queued for one in self._guests)
 
     def status_line(self) -> str:
         """For people, in one line."""
@@ -273,12 +273,12 @@ class Daemon:
             except Exception:
                 log.exception("looking after the sessions failed")
             for connection, guest in list(self._guests.items()):
-                if connection.stalled_seconds > _STALLED:
+                if connection.out.stalled_seconds > _STALLED:
                     log.warning(
                         "closing the connection of pid %d of %s: it does not read %d bytes",
                         guest.peer.pid,
                         guest.peer.user,
-                        connection.queued,
+                        connection.out.queued,
                     )
                     connection.close()
 

@@ -111,7 +111,7 @@ class Watch:
             return  # what a slow one runs over is left out
         self._busy = True
         waits = bool(self._queue) or self._sending is not None
-        work = self._queued if waits or self._guest.connection.full else self._sent
+        work = self._queued if waits or self._guest.connection.out.full else self._sent
         try:
             self.held.worker.hand(partial(self._do, work))
         except RuntimeError as error:
@@ -182,7 +182,7 @@ class Watch:
     async def _send(self) -> None:
         """Until nothing waits."""
         while True:
-            await self._guest.connection.room()
+            await self._guest.connection.out.room()
             async with self._lock:
                 if not self._queue:
                     self._sending = None
