@@ -111,7 +111,7 @@ def _beginning(target: Target, mib: int, pace: Pace) -> Iterator[Row]:
 
 def _closing(target: Target, mib: int, pace: Pace) -> Iterator[Row]:
     """The kernel resets every page table entry when the userfaultfd goes, in one piece."""
-    for how in ("spin", "map"):
+    for how in ("spin", "write", "map"):
         stalls = Stalls()
 
         def close(how: str = how, stalls: Stalls = stalls) -> float:
