@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -307,6 +308,43 @@ def test_a_lease_that_is_over(raw: RawClient, spawn: Spawn) -> None:
     assert _runs(victim.pid)
     raw.call("detach", {"session": session})
     victim.finish()
+
+
+def test_a_freeze_is_not_renewed_beyond_its_longest_lease(tmp_path: Path, spawn: Spawn) -> None:
+    victim = spawn("idle")
+    settings = "[freeze]\nlease = 1.0\nlease_max = 1.0\n"
+    with Daemon(tmp_path, settings) as daemon, RawClient(daemon.socket) as raw:
+        asked = {"session": raw.call("attach", {"pid": victim.pid})["session"]}
+        raw.call("freeze", asked)
+        time.sleep(0.2)
+        assert raw.call("freeze", asked)["lease_seconds"] < 0.9
+        assert raw.frame() == [2, "thawed", [{**asked, "reason": "lease over"}]]
+        _await(lambda: _runs(victim.pid))
+    victim.finish()
+
+
+def test_a_freeze_that_was_lost_is_not_renewed(daemon: Daemon, spawn: Spawn) -> None:
+    """Its holder was killed, the target runs: whoever asks for a freeze then gets one."""
+    victim = spawn("idle")
+    with RawClient(daemon.socket) as raw:
+        asked = {"session": raw.call("attach", {"pid": victim.pid})["session"]}
+        before = _children(daemon.pid)
+        raw.call("freeze", asked)
+        (holder,) = _children(daemon.pid) - before
+        os.kill(holder, signal.SIGKILL)
+        _await(lambda: _runs(victim.pid))
+        number = raw.request("freeze", asked)
+        assert raw.frame() == [2, "thawed", [{**asked, "reason": "lease over"}]]
+        assert raw.answer(number)[0] is None
+        assert not _runs(victim.pid)
+        assert raw.call("iterate", asked)["frozen"]
+        raw.call("detach", asked)
+    victim.finish()
+
+
+def _children(pid: int) -> set[int]:
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return {int(one) for each in lists for one in each.read_text().split()}
 
 
 def test_detach_of_a_frozen_session_thaws(raw: RawClient, spawn: Spawn) -> None:

@@ -178,6 +178,31 @@ def test_exec_of_a_set_uid_program_under_tracking(
     shell.finish()
 
 
+def test_what_was_read_before_is_not_read_after_exec(
+    member: RawClient, spawn_program: Spawn, tmp_path: Path
+) -> None:
+    """The memory was opened, and permitted, when the program was the user's own."""
+    program = _public(tmp_path, "idle")
+    os.chown(program, OTHER, OTHER)
+    program.chmod(0o4755)
+    shell = spawn_program(
+        "sh", "-c", f"echo ready; read line; exec {program}", user=USER, group=USER
+    )
+    session = {"session": member.call("attach", of(shell))["session"]}
+    pages = member.call("iterate", session)["processes"][0]["dirty"]
+    asked = {**session, "pid": shell.pid, "start": pages[0][0], "length": 1}
+    member.call("read", asked)
+    shell.send("go")
+    shell.wait_for("ready")
+    # Where the new program has something, and where it has nothing.
+    stack = read_stat(shell.pid).image[2] & ~4095
+    for start in (stack, pages[0][0]):
+        error = member.refused("read", {**asked, "start": start})
+        assert error["name"] == "uffdtrack.NotPermitted", error
+    member.call("detach", session)
+    shell.finish()
+
+
 def _public(folder: Path, name: str) -> Path:
     """A copy of a victim's program that everybody may run."""
     place = Path(os.path.realpath("/tmp")) / f"uffdtrackd-test-{os.getpid()}"

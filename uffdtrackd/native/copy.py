@@ -34,20 +34,26 @@ PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
 class Memory:
     """Reads the memory of one process.
 
-    pid: of the target; the caller makes sure that it is still the same process.
+    pid: of the target; the caller makes sure that it is still the same process. bound: reads what
+    it has as memory now and nothing else, also when it runs another program by then, with other
+    rights, or when its pid is another's; not as fast.
     Raises NativeError: EPERM where ptrace access is refused (ptrace(2), PTRACE_MODE_ATTACH),
-    ESRCH when the process is gone.
+    ESRCH when the process, or that memory, is gone; OSError, for one that is bound, where its
+    /proc/PID/mem cannot be opened.
     """
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *, bound: bool = False) -> None:
         self.pid = pid
         self.source: Any = ffi.new("struct ut_copy_source *")
-        self.source.pid = pid
+        # process_vm_readv(2) goes by pid.
+        self.source.pid = 0 if bound else pid
         self.source.page_size = PAGE_SIZE
         # Without it PROT_NONE pages are unreadable and all else still works.
         try:
             self._mem_fd = os.open(f"/proc/{pid}/mem", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
+            if bound:
+                raise
             self._mem_fd = -1
         self.source.mem_fd = self._mem_fd
 

@@ -124,9 +124,11 @@ class Frozen:
 
     def _report(self, flags: int = 0) -> Any:
         """The next struct ut_freeze_report, None at the end of file."""
-        assert self._link is not None
+        link = self._link
+        if link is None:  # thawed, by another thread
+            raise NativeError("freeze: thawed", errno.EBADF)
         size = ffi.sizeof("struct ut_freeze_report")
-        data = self._link.recv(size, flags)
+        data = link.recv(size, flags)
         if len(data) != size:
             return None
         report = ffi.new("struct ut_freeze_report *")

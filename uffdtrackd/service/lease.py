@@ -29,10 +29,12 @@ _PATIENCE = 0.5
 
 @dataclass(eq=False)
 class Lease:
-    """timer: None while the threads are being stopped."""
+    """until: when the holder of the threads lets go by itself, in the loop's time. timer: None
+    while the threads are being stopped."""
 
     guest: Guest
     held: Held
+    until: float
     timer: asyncio.TimerHandle | None = None
 
 
@@ -50,8 +52,9 @@ class Leases:
 
     async def freeze(
         self, guest: Guest, held: Held, seconds: float, deadline: float, most: float
-    ) -> None:
-        """Freezes for so many seconds; the same guest again: that many from now.
+    ) -> float:
+        """Freezes for so many seconds; the same guest again: that many from now. Returns how many
+        they are.
 
         most: seconds that renewals can reach, counted from the freeze. The holder of the threads
         keeps to that by itself.
@@ -65,18 +68,23 @@ class Leases:
                     f"session {held.id} is frozen for pid {lease.guest.peer.pid}",
                     session=held.id,
                 )
-            self._start(lease, seconds)
-            return
-        lease = self._leases[held.id] = Lease(guest, held)
+            if held.session.is_frozen:
+                return self._start(lease, seconds)
+            # The holder has let go before our timer said so: what is asked for is another freeze.
+            self._tell_over(lease)
+            await self._thaw(lease)
+            return await self.freeze(guest, held, seconds, deadline, most)
+        until = asyncio.get_running_loop().time() + most
+        lease = self._leases[held.id] = Lease(guest, held, until)
         try:
             await held.worker.run(partial(_freeze, guest, held, deadline, most))
         except BaseException:
             self._drop(lease)
             raise
         if guest.open and self._leases.get(held.id) is lease:
-            self._start(lease, seconds)
-        else:
-            await self._thaw(lease)
+            return self._start(lease, seconds)
+        await self._thaw(lease)
+        return 0.0
 
     async def thaw(self, guest: Guest, held: Held) -> bool:
         """Whether it was frozen until now."""
@@ -103,13 +111,19 @@ class Leases:
                 )
                 self._thaw_soon(lease)
 
-    def _start(self, lease: Lease, seconds: float) -> None:
+    def _start(self, lease: Lease, seconds: float) -> float:
         if lease.timer is not None:
             lease.timer.cancel()
         loop = asyncio.get_running_loop()
+        seconds = max(0.0, min(seconds, lease.until - loop.time()))
         lease.timer = loop.call_later(seconds, self._over, lease)
+        return seconds
 
     def _over(self, lease: Lease) -> None:
+        self._tell_over(lease)
+        self._thaw_soon(lease)
+
+    def _tell_over(self, lease: Lease) -> None:
         journal.log(
             messages.LEASE_EXPIRED,
             f"session {lease.held.id}: the lease of its freeze is over: thawing",
@@ -119,7 +133,6 @@ class Leases:
         lease.guest.connection.notify(
             "thawed", reply({"session": lease.held.id, "reason": "lease over"})
         )
-        self._thaw_soon(lease)
 
     def _thaw_soon(self, lease: Lease) -> None:
         # Before the worker has its turn: what it does may wait for the target.

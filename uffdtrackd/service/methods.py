@@ -205,8 +205,8 @@ async def freeze(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
     config = daemon.config.freeze
     seconds = config.lease if p["lease_seconds"] is None else float(p["lease_seconds"])
     seconds = min(seconds, config.lease_max)
-    await daemon.leases.freeze(guest, held, seconds, p["deadline"], config.lease_max)
-    return reply({"lease_seconds": seconds})
+    granted = await daemon.leases.freeze(guest, held, seconds, p["deadline"], config.lease_max)
+    return reply({"lease_seconds": granted})
 
 
 async def thaw(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:

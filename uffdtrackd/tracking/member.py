@@ -209,12 +209,24 @@ class Member:
         return stopped
 
     def read(self, start: int, length: int) -> bytes:
-        """Its memory. Raises TrackError with the address that cannot be read, TargetGone."""
+        """Its memory. Raises TrackError with the address that cannot be read, TargetGone,
+        NotPermitted."""
+        try:
+            return self._read(start, length)
+        except TargetExecuted:
+            # What it runs now may have other rights: that is another memory, to be permitted anew.
+            self._close_memory()
+            return self._read(start, length)
+
+    def _read(self, start: int, length: int) -> bytes:
         identity = self.identity()
         with translated(identity):
             if self._memory is None:
-                memory = Memory(identity.live_tid)
+                memory = Memory(identity.live_tid, bound=True)
                 try:
+                    # Opened by number: it was this process as long as that has not ended.
+                    if self.ended():
+                        raise gone(self.pid)
                     self._permit(self.pid)
                 except BaseException:
                     memory.close()
@@ -349,8 +361,10 @@ class Member:
         self._let_go()
         identity = self.identity()
         with translated(identity):
-            self._snapshot = Snapshot(self.pid, identity.live_tid, self._page_size)
-        return self._snapshot.view
+            snapshot = Snapshot(self.pid, identity.live_tid, self._page_size)
+        self._permit(self.pid)
+        self._snapshot = snapshot
+        return snapshot.view
 
 
 def _with_discarded(collection: Collection, held: PageSet) -> Collection:

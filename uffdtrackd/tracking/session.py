@@ -25,7 +25,6 @@ from ..model.errors import TargetExecuted, TargetGone, TrackError, UsageError
 from ..model.iteration import Iteration, ProcessPages
 from ..model.pageset import PageSet
 from ..model.region import Tracking
-from ..native.error import NativeError
 from ..native.freeze import Frozen
 from .attach import open_target
 from .backend import BACKENDS, choose
@@ -105,7 +104,7 @@ class Session:
         with self._lock:
             self._check_open()
             began = time.monotonic_ns()
-            frozen = self._frozen is not None
+            frozen = self.is_frozen
             if self._keeper is not None:
                 self._keeper.begin()
             self._tree.update(frozen=frozen)
@@ -294,13 +293,14 @@ class Session:
 
     def _still_frozen(self) -> Frozen | None:
         """The freeze, if it held until now: whoever kills its holder thaws the target."""
-        if self._frozen is None:
+        frozen = self._frozen
+        if frozen is None:
             return None
         try:
-            self._frozen.check()
-        except NativeError:
+            frozen.check()
+        except OSError:
             return None
-        return self._frozen
+        return frozen
 
     def _collect(self, frozen: bool) -> dict[int, Collection]:
         tree = self._tree

@@ -18,6 +18,7 @@ cannot be stopped: such a child is left running until its parent is at rest.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -174,20 +175,36 @@ class Tree:
         end = time.monotonic() + deadline
         for pid in self.members:
             self._permit(pid)
-        if self._follower is None:
-            with translated(self._first.identity()):
-                return freeze([self._first.pid], deadline=deadline, lease=lease)
-        self._drop_ended()
-        some = self._somebody()
+        follow = self._follower is not None
+        if follow:
+            self._drop_ended()
+        some = self._somebody() if follow else self._first.identity()
+        asked = list(self.members.values())
         with translated(some):
-            frozen = freeze(list(self.members), deadline=deadline, lease=lease, follow=True)
+            frozen = freeze(list(self.members), deadline=deadline, lease=lease, follow=follow)
         try:
-            with translated(some):
-                self._freeze_rest(frozen, end)
+            if follow:
+                with translated(some):
+                    self._freeze_rest(frozen, end)
+            self._refuse_strangers(asked)
         except BaseException:
             frozen.thaw()
             raise
         return frozen
+
+    def _refuse_strangers(self, asked: Iterable[Member]) -> None:
+        """Frozen was who had their pids: raises TargetGone if that is nobody of ours any more."""
+        for member in asked:
+            pid, began = member.pid, member.start_time
+            now = self.members.get(pid)
+            if pid in self.sharing or (now is not None and not now.ended()):
+                continue
+            if os.path.exists(procfs.folder(pid)) and not procfs.same_process(pid, began):
+                raise TargetGone(
+                    f"process {pid} has ended, and another one has its pid",
+                    hint="that one runs on; try again",
+                    pid=pid,
+                )
 
     def _freeze_rest(self, frozen: Frozen, end: float) -> None:
         assert self._follower is not None

@@ -12,7 +12,7 @@
 
 /* Where to read. */
 struct ut_copy_source {
-	int32_t pid;        /* for process_vm_readv(2) */
+	int32_t pid;        /* for process_vm_readv(2); 0: by mem_fd alone */
 	int32_t mem_fd;     /* of /proc/PID/mem, for pages that call refuses; -1: none */
 	uint64_t page_size; /* bytes */
 };

@@ -4,7 +4,7 @@
  *   runs ----> batch: at most 512 pieces and 1 MiB
  *                |
  *                v  process_vm_readv(2), one call a batch
- *              buffer  <---- pread of /proc/PID/mem, only for what that call refuses
+ *              buffer  <---- pread of /proc/PID/mem, for what that call refuses, or all
  *                |
  *                +--> pwrite to the shadow at offset == address     (copy)
  *                +--> memcmp with a pread of the shadow, by page    (compare)
@@ -86,8 +86,8 @@ int ut_runs_append(struct ut_copy_runs *list, uint64_t start, uint64_t end,
  * Returns the bytes read, 0 if the first page cannot be read, -1 if the target
  * is gone. A read of /proc/PID/mem returns 0 only when its address space is.
  */
-static ssize_t read_by_force(const struct ut_copy_source *source, uint64_t address,
-                             uint64_t length, void *buffer)
+static ssize_t read_by_file(const struct ut_copy_source *source, uint64_t address,
+                            uint64_t length, void *buffer)
 {
 	ssize_t got;
 
@@ -115,12 +115,15 @@ int ut_gather(const struct ut_copy_source *source, struct batch *batch, char *bu
 
 		for (struct iovec *p = piece; p < end; p++)
 			local.iov_len += p->iov_len;
-		got = process_vm_readv(source->pid, &local, 1, piece, end - piece, 0);
+		got = -1;
+		if (source->pid)
+			got = process_vm_readv(source->pid, &local, 1, piece, end - piece,
+			                       0);
 		if (got < 0) {
-			if (errno != EFAULT && errno != EIO)
+			if (source->pid && errno != EFAULT && errno != EIO)
 				return ut_fail(error, "process_vm_readv", errno,
 				               source->pid, address, piece->iov_len);
-			got = read_by_force(source, address, piece->iov_len, buffer);
+			got = read_by_file(source, address, piece->iov_len, buffer);
 			if (got < 0)
 				return ut_fail(error, "read /proc/PID/mem", errno,
 				               source->pid, address, piece->iov_len);
