@@ -17,6 +17,8 @@ import os
 import queue
 import struct
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -67,6 +69,12 @@ class SlowFile:
         """The next read that came in: its id and size in bytes."""
         return self._reads.get(timeout=PATIENCE)
 
+    def answer_until(self, over: Callable[[], bool]) -> None:
+        """Answers whatever comes until it is over."""
+        while not over():
+            with suppress(queue.Empty):
+                self.answer(self._reads.get(timeout=0.05))
+
     def answer(self, read: tuple[int, int]) -> None:
         """Lets a read end, with random data."""
         self._reply(read[0], os.urandom(read[1]))
@@ -107,5 +115,5 @@ class SlowFile:
 
 def _attributes(node: int) -> bytes:
     """struct fuse_attr of the folder (1) or the file."""
-    mode = 0o40755 if node == 1 else 0o100644
+    mode = 0o40755 if node == 1 else 0o100755
     return struct.pack("6Q10I", node, SIZE, 8, 0, 0, 0, 0, 0, 0, mode, 1, 0, 0, 0, 4096, 0)

@@ -6,6 +6,7 @@ tracker (a thread of pytest) --> minder --> uffd-inject --> target
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import select
@@ -24,6 +25,7 @@ import pytest
 from tests.live.footprint import state, traced
 from tests.live.strike import Watched, injected, killed
 from tests.puppet import Puppet
+from tests.slowfile import SlowFile
 from tests.victim import Victim
 from uffdtrackd.native.error import NativeError
 from uffdtrackd.native.inject import HELPER, Action, Fault, Point
@@ -100,7 +102,7 @@ def test_it_shares_nothing_with_the_tracker(spawn: Spawn) -> None:
     assert int(status["VmHWM"].split()[0]) << 10 < len(ballast) // 4
     assert status["Name"] == "uffd-inject"
     assert int(status["SigBlk"], 16) | 1 << 8 | 1 << 18 == (1 << 64) - 1  # not KILL, STOP
-    assert int(status["SigCgt"], 16) == 0
+    assert int(status["SigCgt"], 16) == 1 << signal.SIGALRM - 1  # its own
     assert os.getsid(waiting.program) == os.getsid(waiting.minder) == waiting.minder
     # The socket, /proc/PID, the pidfd, the device; and what it reads itself at this moment.
     assert len(os.listdir(f"/proc/{waiting.program}/fd")) <= 6
@@ -248,3 +250,23 @@ def test_all_fork_before_they_are_stopped(puppet: Puppet) -> None:
     used, forked = inject_while_they_fork(puppet, 100)
     assert sorted(set(forked)) == sorted(forked[:2])
     assert used in forked
+
+
+def test_a_thread_in_exec_of_a_file_that_does_not_come(spawn: Spawn, tmp_path: Path) -> None:
+    """PTRACE_SEIZE of any other thread waits for it, and the deadline holds all the same."""
+    try:
+        slow = SlowFile(tmp_path)
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted over /dev/fuse here: {error}")
+    with slow:
+        target = spawn("late_exec")
+        target.ask(f"exec {slow.path}")
+        read = slow.wait_for_read()
+        with pytest.raises(NativeError) as found:
+            injected(target.pid, target.pid, deadline=0.2)
+        assert found.value.errno == errno.ETIMEDOUT
+        assert not _programs() and not traced(target.pid, target.pid)
+        slow.answer(read)
+        target.send("stop")
+        slow.answer_until(lambda: target.process.poll() is not None)
+        target.finish()

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "c/choose.h"
@@ -65,6 +66,42 @@ int ut_poke(struct ut_window *window, uint64_t address, const void *bytes, size_
 	return 0;
 }
 
+/* Least time for a call that takes microseconds if it need not wait. */
+#define LEAST_US 50000
+
+/* SIGALRM when time is over, or not any more: 0. */
+static void alarm_at(uint64_t deadline_ns)
+{
+	struct itimerval once = {0};
+	uint64_t now = ut_now_ns(), us = LEAST_US;
+	sigset_t set;
+
+	if (deadline_ns > now + LEAST_US * 1000)
+		us = (deadline_ns - now) / 1000;
+	if (deadline_ns)
+		once.it_value = (struct timeval){(time_t)(us / 1000000),
+		                                 (suseconds_t)(us % 1000000)};
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	setitimer(ITIMER_REAL, &once, NULL);
+	sigprocmask(deadline_ns ? SIG_UNBLOCK : SIG_BLOCK, &set, NULL);
+}
+
+/*
+ * Waits while another thread is in execve() of a file that does not come, for as long as
+ * that takes: that one holds the cred_guard_mutex that ptrace_attach() wants.
+ */
+static int seize_thread(struct ut_window *window, unsigned long options,
+                        struct ut_error *error)
+{
+	alarm_at(window->remote.deadline_ns);
+
+	int failed = ut_stop_seize(window->remote.tid, options, error);
+
+	alarm_at(0);
+	return failed;
+}
+
 static int seize(struct ut_window *window, struct ut_error *error)
 {
 	pid_t tid = window->remote.tid;
@@ -78,9 +115,9 @@ static int seize(struct ut_window *window, struct ut_error *error)
 	 * threads may install one for all (SECCOMP_FILTER_FLAG_TSYNC) at any moment.
 	 * Needs CAP_SYS_ADMIN and a tracer without a filter.
 	 */
-	if (ut_stop_seize(tid, PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP,
-	                  &refused)) {
-		if (ut_stop_seize(tid, PTRACE_O_TRACESYSGOOD, error))
+	if (seize_thread(window, PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP,
+	                 &refused)) {
+		if (seize_thread(window, PTRACE_O_TRACESYSGOOD, error))
 			return -1;
 		/* A call of ours under somebody's filter may be answered with SIGKILL. */
 		if (ut_filtered(window))
