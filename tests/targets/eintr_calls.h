@@ -23,6 +23,8 @@ static const struct call calls[] = {
 	{"ppoll_signal", call_ppoll_signal, NULL, wake_signal, NULL},
 	{"select", call_select, open_eventfd, NULL, NULL},
 	{"pselect", call_pselect, open_eventfd, NULL, NULL},
+	{"ppoll_readonly", call_ppoll_readonly, open_eventfd, NULL, NULL},
+	{"select_sticky", call_select_sticky, open_eventfd, NULL, NULL},
 	{"nanosleep", call_nanosleep, NULL, NULL, NULL},
 	{"clock_nanosleep", call_clock_nanosleep, NULL, NULL, NULL},
 	{"clock_nanosleep_abs", call_clock_nanosleep_abs, NULL, NULL, NULL},

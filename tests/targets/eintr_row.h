@@ -24,6 +24,7 @@
 #include <sys/mman.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
+#include <sys/personality.h>
 #include <sys/select.h>
 #include <sys/sem.h>
 #include <sys/signalfd.h>

@@ -19,6 +19,16 @@ bool ut_eintr_rerun(long call)
 	case SYS_semtimedop:
 	case SYS_io_getevents:
 	case SYS_io_pgetevents:
+	/*
+	 * With a timeout that cannot be written (read-only memory), or the personality
+	 * STICKY_TIMEOUTS, the kernel gives EINTR for what it would restart otherwise,
+	 * because it cannot note what is left of the timeout (poll_select_finish() in
+	 * fs/select.c). No descriptor was ready: else their count is returned. The
+	 * program finds its timeout unchanged, as in any other row here.
+	 */
+	case SYS_ppoll:
+	case SYS_pselect6:
+	case SYS_select:
 	/* EINTR here means that nothing was submitted: else the count is returned. */
 	case SYS_io_uring_enter:
 	/*

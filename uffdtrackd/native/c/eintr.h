@@ -5,7 +5,8 @@
  *   restarted by the kernel   read from a pipe, futex, nanosleep, poll, wait4 ...
  *                             nothing to do: all registers back, and it goes on
  *   EINTR, even though no     epoll_wait, rt_sigtimedwait, semop, io_getevents,
- *   handler ran               sockets with a timeout ...
+ *   handler ran               sockets with a timeout, ppoll and select with one in
+ *                             read-only memory ...
  *                             nothing was done: it can be run again
  *   cut short                 write, sendfile ... returned the part they had done
  *                             cannot be undone: such a thread is not chosen
