@@ -249,3 +249,15 @@ def test_handler_runs_though_the_holder_is_killed(spawn: Spawn) -> None:
         now = wait_for_more(calls, now)
     target.finish()
     calls.finish()
+
+
+def test_too_late_for_the_stop(spawn: Spawn) -> None:
+    """The time is over when the thread has left its call, and not stopped yet: it is awaited."""
+    target = spawn("handler")
+    for round_ in range(100):
+        wait_for_epoll(target)
+        with suppress(errors.TimedOut):
+            open_target(target.pid, deadline=0).close()
+        # The very next line: no EINTR came before it.
+        assert target.ask(f"round {round_}") == f"round {round_}"
+    assert target.finish() == ["ok"]

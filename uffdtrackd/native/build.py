@@ -67,7 +67,7 @@ STAMP = BUILD / "injector_stamp.h"
 HELPER = HERE / "uffd-inject"
 HELPER_PARTS = (
     "arch_x86_64 by_call by_parasite choose eintr error fault injector limits listing passing"
-    " place prepare remote stop strays window"
+    " place prepare remote stop strays tasks window"
 )
 # All symbols bound at the start: none is to be looked for while a target is stopped.
 HELPER_LINK = ["-fPIE", "-pie", "-Wl,-z,relro,-z,now", "-Wl,--as-needed", "-s"]

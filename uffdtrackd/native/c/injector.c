@@ -67,6 +67,7 @@ static int work(struct ut_window *window, struct ut_error *error)
 			return -1;
 		ut_prepare_undo(window);
 		window->remote.gone = window->remote.stopped = false;
+		window->remote.asked = window->remote.kept = false;
 	}
 	ut_strays(window, forks);
 	ut_fault_point(&window->fault, UT_POINT_RELEASED);

@@ -6,8 +6,15 @@
 #include <signal.h>
 #include <sys/ptrace.h>
 
+#include "c/tasks.h"
+
 /* Enough for one failure that a test causes, few enough not to spin on a lasting one. */
 #define TRIES 3
+
+/* What a thread on its way to a stop is waited for when we give up: it may have to wait
+ * for a processor. And how often it is looked at whether it still is. */
+#define SETTLE_NS      100000000
+#define SETTLE_LOOK_NS 2000000
 
 long ut_remote_ptrace(struct ut_remote *remote, int request, uint64_t address,
                       uint64_t data)
@@ -108,6 +115,7 @@ int ut_remote_stop(struct ut_remote *remote, uint64_t deadline_ns, struct ut_err
 {
 	if (ut_remote_ptrace(remote, PTRACE_INTERRUPT, 0, 0))
 		return failed(remote, "PTRACE_INTERRUPT", error);
+	remote->asked = true;
 	for (;;) {
 		int got = ut_remote_wait(remote, deadline_ns, error);
 
@@ -117,8 +125,10 @@ int ut_remote_stop(struct ut_remote *remote, uint64_t deadline_ns, struct ut_err
 			return ut_fail(error, "stop the thread", ETIMEDOUT, remote->tid,
 			               0, 0);
 		if (remote->stop.kind == UT_STOP_TRAP ||
-		    remote->stop.kind == UT_STOP_GROUP)
+		    remote->stop.kind == UT_STOP_GROUP) {
+			remote->asked = false;
 			return 0;
+		}
 		if (remote->masked && remote->stop.signal != SIGSTOP) {
 			remote->stop.signal = 0;
 			return 0;
@@ -127,6 +137,21 @@ int ut_remote_stop(struct ut_remote *remote, uint64_t deadline_ns, struct ut_err
 		if (ut_remote_resume(remote, PTRACE_CONT, error))
 			return -1;
 	}
+}
+
+bool ut_remote_settle(struct ut_remote *remote)
+{
+	uint64_t until = ut_now_ns() + SETTLE_NS;
+	struct ut_error ignored;
+
+	remote->fault->paused = true; /* how often we look depends on the scheduler */
+	/* One in state D is not on its way: who knows when it wakes. */
+	while (remote->asked && !remote->stopped && !remote->gone &&
+	       ut_now_ns() < until && ut_task_state(remote->tid) != 'D')
+		ut_remote_wait(remote, ut_now_ns() + SETTLE_LOOK_NS, &ignored);
+	remote->fault->paused = false;
+	remote->asked = false;
+	return remote->stopped;
 }
 
 /* Resumes by PTRACE_SYSCALL until the next system call stop. */

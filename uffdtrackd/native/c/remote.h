@@ -26,9 +26,11 @@ struct ut_remote {
 		deadline_ns; /* for the first stop, and for being allowed to run at all */
 	struct ut_stop stop; /* what it is stopped at, if .stopped */
 	bool stopped;
+	bool asked; /* to stop, and that stop has not been seen */
 	bool gone;
 	uint32_t stops;
-	struct ut_regs regs; /* of the first stop: what it gets back */
+	struct ut_regs regs; /* of the first stop, if .kept: what it gets back */
+	bool kept;
 	uint64_t mask;
 	bool masked; /* its own mask is replaced */
 	struct ut_fault *fault;
@@ -61,6 +63,13 @@ int ut_remote_wait(struct ut_remote *remote, uint64_t deadline_ns,
  */
 int ut_remote_stop(struct ut_remote *remote, uint64_t deadline_ns,
                    struct ut_error *error);
+
+/*
+ * After ut_remote_stop() has failed: waits some more for a thread that is on its way to
+ * the stop, which has left its call already. Without a tracer it would not stop and would
+ * return EINTR. True if it is stopped now: at anything, so it is to be released.
+ */
+bool ut_remote_settle(struct ut_remote *remote);
 
 /*
  * Makes the thread do a call; *result is what the kernel returned, -errno for errors. -1

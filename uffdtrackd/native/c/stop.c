@@ -173,7 +173,7 @@ int ut_stop_settle(const struct ut_stop *stop, struct ut_error *error)
 int ut_stop_release(const struct ut_stop *stop, const struct ut_regs *regs,
                     struct ut_error *error)
 {
-	struct ut_regs now;
+	struct ut_regs now = {0};
 	bool write = regs != NULL;
 
 	if (stop->kind == UT_STOP_GONE)

@@ -19,6 +19,9 @@
  * millisecond. */
 #define DEPTH 4
 
+/* What a child is waited for that cannot be stopped now. */
+#define STOP_NS 1000000000
+
 uint64_t ut_forks(void)
 {
 	static char text[1 << 16];
@@ -52,7 +55,7 @@ static void close_there(const struct ut_window *window, pid_t pid, int proc_fd, 
 	};
 
 	there.remote.fault = &there.fault;
-	there.remote.deadline_ns = window->remote.deadline_ns;
+	there.remote.deadline_ns = ut_now_ns() + STOP_NS;
 	if (!ut_prepare(&there, &error)) {
 		/* Looked at again when it is stopped: it may have closed it by itself. */
 		if (!ut_window_open(&there, &error) && same_file(pid, fd, window->uffd))

@@ -214,6 +214,7 @@ int ut_window_open(struct ut_window *window, struct ut_error *error)
 	if (ut_remote_stop(remote, remote->deadline_ns, error) ||
 	    ut_remote_get(remote, &remote->regs, error))
 		return -1;
+	remote->kept = true;
 	if (!ut_regs_native(&remote->regs))
 		return ut_fail(error, "64-bit registers", ENOEXEC, remote->tid, 0, 0);
 	if (became_parent(window)) {
@@ -279,6 +280,7 @@ static void evict(struct ut_window *window, struct ut_error *error)
 int ut_window_close(struct ut_window *window, struct ut_error *error)
 {
 	struct ut_remote *remote = &window->remote;
+	uint64_t deadline_ns = remote->deadline_ns;
 
 	*error = (struct ut_error){.err = 0};
 	if (remote->gone)
@@ -286,8 +288,8 @@ int ut_window_close(struct ut_window *window, struct ut_error *error)
 	if (!remote->stopped && (remote->masked || window->base) &&
 	    ut_remote_stop(remote, UINT64_MAX, error))
 		return -1;
-	/* Never stopped: the end of this process takes the request back. */
-	if (!remote->stopped)
+	/* Else never stopped: the end of this process takes the request back. */
+	if (!remote->stopped && !ut_remote_settle(remote))
 		return 0;
 	/*
 	 * What is in the target has to come out of it, however long that takes: its
@@ -311,9 +313,12 @@ int ut_window_close(struct ut_window *window, struct ut_error *error)
 	window->result->stopped_ns = ut_now_ns() - window->began_ns;
 	for (int i = 0; i < TRIES; i++)
 		if (!ut_fault_call(&window->fault, UT_FAULT_TRACER) &&
-		    !ut_stop_release(&remote->stop, &remote->regs, error))
+		    !ut_stop_release(&remote->stop, remote->kept ? &remote->regs : NULL,
+		                     error))
 			break;
 	window->result->stops = remote->stops;
 	remote->stopped = false;
+	/* There may be another window after this one. */
+	remote->deadline_ns = deadline_ns;
 	return error->step[0] && !remote->gone ? -1 : 0;
 }
