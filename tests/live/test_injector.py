@@ -55,7 +55,7 @@ class Waiting:
         self._deadline = deadline
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
-        while not (found := _programs()):
+        while not (found := programs()):
             os.sched_yield()
         self.minder, self.program = found[0]
 
@@ -68,7 +68,7 @@ class Waiting:
     def end(self) -> NativeError:
         self.thread.join(30)
         assert self.error is not None
-        assert not _programs()
+        assert not programs()
         return self.error
 
 
@@ -80,7 +80,7 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def _programs() -> list[tuple[int, int]]:
+def programs() -> list[tuple[int, int]]:
     """Pairs of a minder of ours and its program."""
     found = []
     for minder in _children(os.getpid()):
@@ -222,7 +222,7 @@ def inject_while_they_fork(puppet: Puppet, most: int) -> tuple[int, list[int]]:
         try:
             while not found.done():
                 os.sched_yield()
-                for _, program in filter(lambda pair: stands(pair[1]), _programs()):
+                for _, program in filter(lambda pair: stands(pair[1]), programs()):
                     seized = next(tid for tid in threads if traced(puppet.pid, tid) == program)
                     if len(forked) < most:
                         threads[seized].agent("child")
@@ -232,7 +232,7 @@ def inject_while_they_fork(puppet: Puppet, most: int) -> tuple[int, list[int]]:
                         os.sched_yield()
         except BaseException:
             # Or else it is waited for without end.
-            for _, program in _programs():
+            for _, program in programs():
                 os.kill(program, signal.SIGKILL)
             raise
         return found.result().tid, forked

@@ -54,6 +54,7 @@ static const struct {
 	CALL(munlock),
 	CALL(brk),
 	CALL(close),
+	CALL(dup3),
 	CALL(fcntl),
 	CALL(read),
 	CALL(write),

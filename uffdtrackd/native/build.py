@@ -66,7 +66,7 @@ STAMP = BUILD / "injector_stamp.h"
 # What the injector consists of; whatever else it needed would fail to link.
 HELPER = HERE / "uffd-inject"
 HELPER_PARTS = (
-    "arch_x86_64 by_call by_parasite choose eintr error fault injector limits listing passing"
+    "arch_x86_64 by_call by_parasite choose eintr error fault injector limits listing ours passing"
     " place prepare remote stop strays tasks window"
 )
 # All symbols bound at the start: none is to be looked for while a target is stopped.

@@ -19,7 +19,7 @@
  *     MASKED       |
  *                  +-- by call ----------------+-- by parasite -------------------------+
  *                  |   userfaultfd in the      |   mmap in the target: two pages        |
- *     MAPPED       |   target                  |                                        |
+ *     MADE, MAPPED |   target                  |                                        |
  *                  |                           |   code and data written from outside   |
  *     WRITTEN      |                           |                                        |
  *                  |                           |   mprotect, socketpair in the target;  |
@@ -45,6 +45,7 @@ enum ut_inject_point {
 	UT_POINT_SEIZED,
 	UT_POINT_STOPPED,
 	UT_POINT_MASKED,
+	UT_POINT_MADE, /* by call only; the four after it by parasite only */
 	UT_POINT_MAPPED,
 	UT_POINT_WRITTEN,
 	UT_POINT_SOCKET,

@@ -11,6 +11,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "c/ours.h"
+
 #ifndef UFFD_USER_MODE_ONLY /* linux/userfaultfd.h, Linux 5.11 */
 #define UFFD_USER_MODE_ONLY 1
 #endif
@@ -45,13 +47,21 @@ int ut_by_call(struct ut_window *window, struct ut_error *error)
 	if (fd < 0)
 		return ut_fail(error, "userfaultfd in the target", (int)-fd, tid, 0, 0);
 	window->target_fd = (int32_t)fd; /* closed there with everything else */
+	ut_fault_point(&window->fault, UT_POINT_MADE);
 
 	if (ut_fault_call(&window->fault, UT_FAULT_TRACER))
 		window->uffd = -1;
 	else
 		window->uffd = (int)syscall(SYS_pidfd_getfd, window->pidfd, fd, 0);
-	if (window->uffd < 0)
+	if (window->uffd < 0 && errno != EBADF)
 		return ut_fail(error, "pidfd_getfd", errno, tid, 0, 0);
+	if (window->uffd < 0 || !ut_own_kind(window->uffd, UT_KIND_UFFD)) {
+		/* Another thread closed ours: what is there, if anything, is not ours. */
+		if (window->uffd >= 0)
+			close(window->uffd);
+		window->uffd = window->target_fd = -1;
+		return ut_replaced(window, "fetch the userfaultfd", error);
+	}
 	ut_fault_point(&window->fault, UT_POINT_RECEIVED);
 	return 0;
 }

@@ -20,6 +20,7 @@
 #include "parasite_blob.h" /* UT_BLOB: made by the build from parasite/ */
 
 #include "c/eintr.h"
+#include "c/ours.h"
 #include "c/passing.h"
 
 /* How often to look for a stop that should not be, while waiting for the parasite. */
@@ -122,6 +123,10 @@ static int connect_parasite(struct ut_window *window, struct ut_error *error)
 			(int)syscall(SYS_pidfd_getfd, window->pidfd, sockets[1], 0);
 	if (window->socket < 0)
 		return ut_fail(error, "pidfd_getfd", errno, window->remote.tid, 0, 0);
+	if (!ut_own_kind(window->socket, UT_KIND_SOCKET))
+		return ut_replaced(window, "fetch the socket", error);
+	/* Where that fails, descriptors are told apart by their kind only. */
+	window->far_socket = (int)syscall(SYS_pidfd_getfd, window->pidfd, sockets[0], 0);
 	return 0;
 }
 
@@ -200,7 +205,7 @@ static int run(struct ut_window *window, struct ut_error *error)
 
 		if (hear(window, &message, &fd, error))
 			return -1;
-		if (message.word == PARASITE_UFFD)
+		if (message.word == PARASITE_UFFD && ut_own_kind(fd, UT_KIND_UFFD))
 			window->uffd = fd;
 		else if (fd >= 0)
 			close(fd);
@@ -210,6 +215,8 @@ static int run(struct ut_window *window, struct ut_error *error)
 
 		return ut_fail(error, step_names[step], message.error, remote->tid, 0, 0);
 	}
+	if (window->uffd < 0)
+		return ut_replaced(window, "fetch the userfaultfd", error);
 	ut_fault_point(&window->fault, UT_POINT_RECEIVED);
 	/* It has closed everything but its end of the socket, and sleeps. */
 	return ut_remote_stop(remote, UINT64_MAX, error);
@@ -228,15 +235,19 @@ static int again(struct ut_window *window, struct ut_error *error)
 	            sizeof(sockets), error))
 		return -1;
 
-	uint64_t args[6] = {(uint64_t)sockets[0]};
+	int old = window->far_socket;
 
 	close(window->socket);
-	window->socket = -1;
+	window->socket = window->far_socket = -1;
 	/* First forgotten there, then closed: what is in the page is closed at the end
 	 * again. */
-	if (write_pages(window, error) ||
-	    ut_remote_surely(remote, SYS_close, args, error) ||
-	    connect_parasite(window, error) || send_device(window, error))
+	if (write_pages(window, error))
+		return -1;
+	*error = (struct ut_error){.err = 0};
+	ut_close_in_target(window, sockets[0], old, UT_KIND_SOCKET, error);
+	if (old >= 0)
+		close(old);
+	if (error->err || connect_parasite(window, error) || send_device(window, error))
 		return -1;
 	return run(window, error);
 }

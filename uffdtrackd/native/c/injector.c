@@ -47,27 +47,44 @@ static int attempt(struct ut_window *window, struct ut_error *error)
 	return failed ? -1 : 0;
 }
 
+static void drop(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* For another attempt. */
+static void forget(struct ut_window *window)
+{
+	ut_prepare_undo(window);
+	drop(&window->socket);
+	drop(&window->far_socket);
+	drop(&window->uffd);
+	window->target_fd = -1;
+	window->remote.gone = window->remote.stopped = false;
+	window->remote.asked = window->remote.kept = false;
+}
+
 static int work(struct ut_window *window, struct ut_error *error)
 {
 	uint64_t forks = ut_forks();
 
 	while (attempt(window, error)) {
 		/*
-		 * A thread that ended before it was stopped, or was let go for a better
-		 * one (EAGAIN): there may be others. Once more of it was changed than the
-		 * stop, its end is the end of them all (exit, exec), which is the
-		 * caller's business.
+		 * A thread that ended before it was stopped, or (EAGAIN) was let go for
+		 * a better one or lost what it had just made: there may be others. Once
+		 * more of it was changed than the stop, its end is the end of them all
+		 * (exit, exec), which is the caller's business.
 		 */
 		bool again =
 			error->err == EAGAIN ||
 			(error->err == ESRCH && ut_now_ns() < window->remote.deadline_ns);
 
 		if (!again || !window->remote.tid || window->remote.masked ||
-		    window->args->tid)
+		    window->base || window->args->tid)
 			return -1;
-		ut_prepare_undo(window);
-		window->remote.gone = window->remote.stopped = false;
-		window->remote.asked = window->remote.kept = false;
+		forget(window);
 	}
 	ut_strays(window, forks);
 	ut_fault_point(&window->fault, UT_POINT_RELEASED);
@@ -106,6 +123,7 @@ int ut_injector(void *argument)
 		.mem = -1,
 		.pidfd = -1,
 		.socket = -1,
+		.far_socket = -1,
 		.uffd = -1,
 		.target_fd = -1,
 	};

@@ -3,16 +3,15 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/kcmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "c/listing.h"
+#include "c/ours.h"
 #include "c/place.h"
 
 /* A child that was stopped too late may have forked as well; nobody forks deeper in a
@@ -31,15 +30,8 @@ uint64_t ut_forks(void)
 	return line ? strtoull(line + 11, NULL, 10) : 0;
 }
 
-/* Is descriptor fd of process pid the same open file as our own one? */
-static bool same_file(pid_t pid, int fd, int own)
-{
-	return own >= 0 && syscall(SYS_kcmp, getpid(), pid, KCMP_FILE, (unsigned long)own,
-	                           (unsigned long)fd) == 0;
-}
-
 /* Makes the process close one descriptor. */
-static void close_there(const struct ut_window *window, pid_t pid, int proc_fd, int fd)
+static void close_there(pid_t pid, int proc_fd, int fd, int own)
 {
 	struct ut_inject_args args = {.pid = pid, .proc_fd = proc_fd, .pidfd = -1};
 	struct ut_inject_result result = {0};
@@ -50,15 +42,16 @@ static void close_there(const struct ut_window *window, pid_t pid, int proc_fd, 
 		.mem = -1,
 		.pidfd = -1,
 		.socket = -1,
-		.uffd = -1,
+		.far_socket = -1,
+		.uffd = own,
 		.target_fd = -1,
 	};
 
 	there.remote.fault = &there.fault;
 	there.remote.deadline_ns = ut_now_ns() + STOP_NS;
 	if (!ut_prepare(&there, &error)) {
-		/* Looked at again when it is stopped: it may have closed it by itself. */
-		if (!ut_window_open(&there, &error) && same_file(pid, fd, window->uffd))
+		/* It may have closed it by itself: looked at again when it is closed. */
+		if (!ut_window_open(&there, &error))
 			there.target_fd = fd;
 		ut_window_close(&there, &error);
 		ut_place_away();
@@ -80,8 +73,8 @@ static bool look_at_fd(void *argument, const char *name)
 	struct search *search = argument;
 	int fd = atoi(name);
 
-	if (same_file(search->pid, fd, search->window->uffd))
-		close_there(search->window, search->pid, search->proc_fd, fd);
+	if (ut_same_file(search->pid, fd, search->window->uffd) == 1)
+		close_there(search->pid, search->proc_fd, fd, search->window->uffd);
 	return true;
 }
 

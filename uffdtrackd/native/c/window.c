@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "c/choose.h"
+#include "c/ours.h"
 #include "parasite.h"
 
 #define TRIES 3
@@ -237,11 +238,16 @@ int ut_window_open(struct ut_window *window, struct ut_error *error)
 	return 0;
 }
 
-static void close_in_target(struct ut_window *window, int32_t fd, struct ut_error *error)
+/*
+ * Asked just before: what is left is a time of microseconds in which another thread of
+ * the target can put a file of its own there.
+ */
+void ut_close_in_target(struct ut_window *window, int32_t fd, int own, const char *kind,
+                        struct ut_error *error)
 {
 	uint64_t args[6] = {(uint64_t)fd};
 
-	if (fd >= 0)
+	if (fd >= 0 && ut_ours(window, fd, own, kind))
 		ut_remote_surely(&window->remote, SYS_close, args, error);
 }
 
@@ -266,10 +272,14 @@ static void evict(struct ut_window *window, struct ut_error *error)
 	window->result->calls.parasite = parasite.calls;
 	/* Written at all? Fresh pages are zero, and 0 would be a descriptor. */
 	if (parasite.version == PARASITE_VERSION) {
-		close_in_target(window, parasite.uffd, error);
-		close_in_target(window, parasite.device, error);
-		close_in_target(window, parasite.sockets[1], error);
-		close_in_target(window, parasite.sockets[0], error);
+		ut_close_in_target(window, parasite.uffd, window->uffd, UT_KIND_UFFD,
+		                   error);
+		ut_close_in_target(window, parasite.device, window->args->device_fd,
+		                   UT_KIND_ANY, error);
+		ut_close_in_target(window, parasite.sockets[1], window->socket,
+		                   UT_KIND_SOCKET, error);
+		ut_close_in_target(window, parasite.sockets[0], window->far_socket,
+		                   UT_KIND_SOCKET, error);
 	}
 	if (!ut_remote_surely(remote, SYS_munmap, args, error))
 		window->base = 0;
@@ -298,7 +308,7 @@ int ut_window_close(struct ut_window *window, struct ut_error *error)
 	remote->deadline_ns = UINT64_MAX;
 	if (window->base)
 		evict(window, error);
-	close_in_target(window, window->target_fd, error);
+	ut_close_in_target(window, window->target_fd, window->uffd, UT_KIND_UFFD, error);
 	if (ut_limits_restore(&window->limits, remote->tid, &window->fault))
 		ut_fail(error, "limits back", errno, remote->tid, 0, 0);
 	if (window->dispatch.mode &&

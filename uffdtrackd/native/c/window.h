@@ -28,12 +28,14 @@ struct ut_window {
 	struct ut_inject_result *result;
 	struct ut_fault fault;
 	struct ut_remote remote;
-	int mem;      /* /proc/TID/mem */
-	int pidfd;    /* for pidfd_getfd: of the thread where the kernel has that */
-	int socket;   /* our end of the parasite's socketpair, or -1 */
-	int uffd;     /* ours, or -1 */
+	int mem;        /* /proc/TID/mem */
+	int pidfd;      /* for pidfd_getfd: of the thread where the kernel has that */
+	int socket;     /* our end of the parasite's socketpair, or -1 */
+	int far_socket; /* a copy of its own end, to know that again, or -1 */
+	int uffd;       /* ours, or -1 */
 	bool parent;  /* the thread had children when it was chosen: no other is better */
 	int reproved; /* how many were let go because they had some when they stopped */
+	int replaced; /* how often the target took away what we had just made */
 	uint64_t began_ns;
 	uint64_t base;     /* of the two pages in the target, 0 none */
 	int32_t target_fd; /* descriptor to close in the target, -1 none (ut_by_call) */
@@ -50,6 +52,11 @@ int ut_window_open(struct ut_window *window, struct ut_error *error);
 int ut_by_parasite(struct ut_window *window, struct ut_error *error);
 int ut_by_call(struct ut_window *window, struct ut_error *error);
 int ut_window_close(struct ut_window *window, struct ut_error *error);
+
+/* Closes descriptor fd of the stopped thread if it still is what ut_ours() (c/ours.h)
+ * takes for ours. */
+void ut_close_in_target(struct ut_window *window, int32_t fd, int own, const char *kind,
+                        struct ut_error *error);
 
 /* The target's memory from outside, page permissions do not matter: 0, or -1 with *error.
  */
