@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import signal
+import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pytest
 
-from tests.live.footprint import footprint, tracer
+from tests.live.footprint import footprint, state, tracer
 from tests.live.strike import injected
 from tests.live.test_injector import programs, stands
 from tests.puppet import Puppet
@@ -66,7 +67,8 @@ def the_userfaultfd(pid: int) -> int:
 @pytest.fixture
 def pair(puppet: Puppet) -> Puppet:
     """With a second thread, which is the better one to stop."""
-    puppet.agent("thread")
+    # Once it has answered it is no more at its start, where the C library blocks signals.
+    puppet.agent("thread").call("getpid")
     return puppet
 
 
@@ -99,3 +101,34 @@ def test_no_second_attempt_with_a_given_thread(pair: Puppet) -> None:
     with pytest.raises(NativeError, match="fetch the userfaultfd"):
         meanwhile(pair.pid, Point.MADE, lambda: pair.close(the_userfaultfd(pair.pid)), tid=tid)
     assert before.differences(footprint(pair.pid)) == []
+
+
+@pytest.mark.parametrize("brood", [0, 900])
+def test_a_child_takes_the_userfaultfd_along(pair: Puppet, brood: int) -> None:
+    """The newest child is the last in a list that may be long."""
+    pair.ask(f"brood {brood}")
+    children: list[int] = []
+    # The first thread has children; and no other is stopped instead of the one that has none.
+    found = meanwhile(pair.pid, Point.RECEIVED, lambda: children.append(pair.agent("child").pid))
+    assert found.tid != pair.pid
+    assert UFFD not in dict(open_files(children[0])).values()
+    assert tracer(children[0]) == 0
+
+
+def test_a_child_is_left_by_who_runs_another_program(pair: Puppet) -> None:
+    """It has one thread then, and may have had another before that forked."""
+    path, arguments = pair.mmap(1), pair.mmap(1)
+    pair.store(path, b"/bin/sleep\0" + b"60\0")
+    pair.store(arguments, struct.pack("QQQ", path, path + 11, 0))
+    (tid,) = {int(one) for one in os.listdir(f"/proc/{pair.pid}/task")} - {pair.pid}
+    children: list[int] = []
+
+    def act() -> None:
+        children.append(pair.agent("child").pid)
+        pair.victim.send(f"call execve {path} {arguments} 0")
+        # All others are dead; that one is still the injector's to bury.
+        while state(pair.pid, tid) != "Z":
+            os.sched_yield()
+
+    meanwhile(pair.pid, Point.RECEIVED, act)
+    assert UFFD not in dict(open_files(children[0])).values()

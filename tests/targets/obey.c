@@ -13,6 +13,7 @@
  *	signal ADDR LENGTH      a handler runs on that stack     -> ok
  *	deep BYTES              the main stack grows             -> ok
  *	thread | child | twin   a new agent                      -> number pid
+ *	brood N                 N children that only live        -> ok
  *	@I COMMAND              agent I does it                  -> its answer
  *	!I COMMAND, then ?I     the same, in two steps           -> ok, its answer
  *
@@ -272,6 +273,20 @@ static void ask_agent(char *line, char *answer)
 		victim_fail("agent %s has ended", line + 1);
 }
 
+static void brood(size_t count)
+{
+	while (count--) {
+		pid_t pid = fork();
+
+		fail_unless(pid >= 0, "fork");
+		if (!pid) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			for (;;)
+				pause();
+		}
+	}
+}
+
 static void obey(char *line, char *answer)
 {
 	char word[16] = "", *rest = line;
@@ -320,6 +335,8 @@ static void obey(char *line, char *answer)
 		churn(at, length, third);
 	} else if (!strcmp(word, "signal")) {
 		by_signal(at, length);
+	} else if (!strcmp(word, "brood")) {
+		brood((size_t)at);
 	} else if (!strcmp(word, "deep")) {
 		deep((size_t)at);
 	} else if (!strcmp(word, "thread") || !strcmp(word, "child") ||

@@ -26,8 +26,8 @@ static int make(struct ut_window *window, struct ut_error *error)
 	return -1;
 }
 
-/* One thread: prepared, stopped, used, let go. */
-static int attempt(struct ut_window *window, struct ut_error *error)
+/* One thread: prepared, stopped, used, let go; then its children. */
+static int attempt(struct ut_window *window, uint64_t forks, struct ut_error *error)
 {
 	struct ut_error closing;
 
@@ -44,6 +44,7 @@ static int attempt(struct ut_window *window, struct ut_error *error)
 		failed = 1;
 	}
 	ut_place_away();
+	ut_strays(window, forks);
 	return failed ? -1 : 0;
 }
 
@@ -70,7 +71,7 @@ static int work(struct ut_window *window, struct ut_error *error)
 {
 	uint64_t forks = ut_forks();
 
-	while (attempt(window, error)) {
+	while (attempt(window, forks, error)) {
 		/*
 		 * A thread that ended before it was stopped, or (EAGAIN) was let go for
 		 * a better one or lost what it had just made: there may be others. Once
@@ -86,7 +87,6 @@ static int work(struct ut_window *window, struct ut_error *error)
 			return -1;
 		forget(window);
 	}
-	ut_strays(window, forks);
 	ut_fault_point(&window->fault, UT_POINT_RELEASED);
 	return 0;
 }

@@ -18,6 +18,10 @@
  * millisecond. */
 #define DEPTH 4
 
+/* Fields of proc_pid_stat(5), counted from 1; the state is the one after the name. */
+#define FIELD_STATE     3
+#define FIELD_STARTTIME 22
+
 /* What a child is waited for that cannot be stopped now. */
 #define STOP_NS 1000000000
 
@@ -78,6 +82,32 @@ static bool look_at_fd(void *argument, const char *name)
 	return true;
 }
 
+/*
+ * Was this process made after the window was opened? Older ones have nothing of it, and
+ * there may be thousands of them. starttime of proc_pid_stat(5) is in whole ticks.
+ */
+static bool born_since(int proc_fd, uint64_t tick)
+{
+	char text[1024];
+	const char *at = NULL;
+
+	if (ut_read_file(proc_fd, "stat", text, sizeof(text)) > 0)
+		at = strrchr(text, ')');
+	for (int field = FIELD_STATE; at && field <= FIELD_STARTTIME; field++)
+		at = strchr(at + 1, ' ');
+	return !at || strtoull(at, NULL, 10) >= tick;
+}
+
+uint64_t ut_tick(void)
+{
+	struct timespec now;
+
+	if (clock_gettime(CLOCK_BOOTTIME, &now))
+		return 0;
+	return ((uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec) /
+	       (1000000000 / (uint64_t)sysconf(_SC_CLK_TCK));
+}
+
 static void look_at_child(const struct ut_window *window, pid_t pid, int depth)
 {
 	char path[32];
@@ -87,23 +117,53 @@ static void look_at_child(const struct ut_window *window, pid_t pid, int depth)
 	search.proc_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	if (search.proc_fd < 0)
 		return;
-	ut_list(search.proc_fd, "fd", look_at_fd, &search);
-	if (depth < DEPTH)
-		look_at_children(window, search.proc_fd, depth + 1);
+	if (born_since(search.proc_fd, window->began_tick)) {
+		ut_list(search.proc_fd, "fd", look_at_fd, &search);
+		if (depth < DEPTH)
+			look_at_children(window, search.proc_fd, depth + 1);
+	}
 	close(search.proc_fd);
+}
+
+/* The lists of children that are being looked through, one behind the other. */
+static char lists[1 << 20];
+static size_t lists_used;
+
+/* Reads one of them to its end, the newest child is the last. How many reads that took.
+ */
+static int read_list(int dir, const char *path)
+{
+	int fd = openat(dir, path, O_RDONLY | O_CLOEXEC), reads = 0;
+	ssize_t got;
+
+	if (fd < 0)
+		return 0;
+	while ((got = read(fd, lists + lists_used, sizeof(lists) - 1 - lists_used)) > 0) {
+		lists_used += (size_t)got;
+		reads++;
+	}
+	close(fd);
+	return reads;
 }
 
 /* proc_tid_children(5): those that this thread has started, in one line. */
 static bool look_at_thread(void *argument, const char *name)
 {
 	struct search *search = argument;
-	char path[64], text[4096], *at = text;
+	char path[64], *at = lists + lists_used;
+	size_t before = lists_used;
 
 	snprintf(path, sizeof(path), "task/%s/children", name);
-	if (ut_read_file(search->proc_fd, path, text, sizeof(text)) <= 0)
-		return true;
+	/*
+	 * A page a read, and for each the kernel counts again from the first child: one
+	 * that ends meanwhile hides another. Not twice the same.
+	 */
+	if (read_list(search->proc_fd, path) > 1)
+		read_list(search->proc_fd, path);
+	lists[lists_used] = 0;
 	for (long pid; (pid = strtol(at, &at, 10)) > 0;)
 		look_at_child(search->window, (pid_t)pid, search->depth);
+	lists_used = before;
 	return true;
 }
 
@@ -126,9 +186,12 @@ static bool has_threads(const struct ut_window *window)
 void ut_strays(const struct ut_window *window, uint64_t forks_before)
 {
 	struct timespec pause = {0, 1000000};
+	uint64_t forks;
 	char byte;
 
-	if (window->uffd < 0 || !has_threads(window))
+	/* Those of a process that runs another program now are gone, and may have forked.
+	 */
+	if (window->uffd < 0 || (!window->remote.gone && !has_threads(window)))
 		return;
 	/*
 	 * A fork copies the descriptors first, then the memory, and only then does the
@@ -138,6 +201,7 @@ void ut_strays(const struct ut_window *window, uint64_t forks_before)
 	if (pread(window->mem, &byte, 1, (off_t)window->remote.site) < 0)
 		return;
 	nanosleep(&pause, NULL);
-	if (ut_forks() != forks_before)
+	forks = ut_forks();
+	if (!forks || forks != forks_before)
 		look_at_children(window, window->args->proc_fd, 0);
 }

@@ -15,12 +15,15 @@
 #include "c/window.h"
 
 /* Forks on this machine so far (proc_stat(5)): if there was none, nothing needs a look.
- */
+ * 0: not known. */
 uint64_t ut_forks(void);
 
+/* Now, as /proc/PID/stat counts the starts of processes. */
+uint64_t ut_tick(void);
+
 /*
- * After the window was closed: finds such copies and closes them there. Best effort: a
- * fork that was delayed by more than a millisecond after the copy of its page tables is
- * not seen.
+ * After the window was closed, whatever came of it: finds such copies and closes them
+ * there. Best effort: a fork that was delayed by more than a millisecond after the copy
+ * of its page tables is not seen.
  */
 void ut_strays(const struct ut_window *window, uint64_t forks_before);

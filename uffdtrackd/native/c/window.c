@@ -12,6 +12,7 @@
 
 #include "c/choose.h"
 #include "c/ours.h"
+#include "c/strays.h"
 #include "parasite.h"
 
 #define TRIES 3
@@ -212,6 +213,7 @@ int ut_window_open(struct ut_window *window, struct ut_error *error)
 	ut_fault_point(&window->fault, UT_POINT_SEIZED);
 
 	window->began_ns = ut_now_ns();
+	window->began_tick = ut_tick();
 	if (ut_remote_stop(remote, remote->deadline_ns, error) ||
 	    ut_remote_get(remote, &remote->regs, error))
 		return -1;

@@ -37,8 +37,9 @@ struct ut_window {
 	int reproved; /* how many were let go because they had some when they stopped */
 	int replaced; /* how often the target took away what we had just made */
 	uint64_t began_ns;
-	uint64_t base;     /* of the two pages in the target, 0 none */
-	int32_t target_fd; /* descriptor to close in the target, -1 none (ut_by_call) */
+	uint64_t began_tick; /* c/strays.h */
+	uint64_t base;       /* of the two pages in the target, 0 none */
+	int32_t target_fd;   /* descriptor to close in the target, -1 none (ut_by_call) */
 	struct ut_limits limits;
 	struct ut_dispatch dispatch; /* to put back if .mode is not 0 */
 };
