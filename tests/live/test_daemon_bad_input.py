@@ -167,6 +167,48 @@ def test_descriptors_that_are_not_what_they_should_be(raw: RawClient, spawn: Spa
         os.close(pidfd)
 
 
+@pytest.mark.parametrize("how", ["taken by none", "too many", "no pidfd", "not read", "urgent"])
+def test_a_descriptor_whose_close_waits(daemon: Daemon, how: str) -> None:
+    """A TCP socket with unsent data and SO_LINGER: nobody waits but who sent it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    sender = socket.create_connection(listener.getsockname())
+    receiver, _ = listener.accept()
+    sender.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            sender.send(bytes(1 << 16))
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 600))
+    fds = [sender.fileno()]
+    if how == "too many":
+        fds = [listener.fileno()] * 252 + fds
+    with listener, receiver, RawClient(daemon.socket) as raw, RawClient(daemon.socket) as other:
+        other.call("hello")
+        hello = msgpack.packb([0, 1, "hello", [{}]])
+        # It must not close its own before we have closed ours.
+        os.kill(daemon.pid, signal.SIGSTOP)
+        _await(lambda: set(thread_states(daemon.pid).values()) == {"T"})
+        if how == "not read":
+            raw.send(b"\xc1", [listener.fileno()])
+            raw.send(hello, fds)
+        elif how == "urgent":
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", *fds))]
+            raw.sock.sendmsg([hello[:1]], rights, socket.MSG_OOB)
+        elif how == "no pidfd":
+            raw.send(msgpack.packb([0, 1, "attach", [{"pidfd": 0}]]), fds)
+        else:
+            raw.send(hello, fds)
+        sender.close()
+        os.kill(daemon.pid, signal.SIGCONT)
+        if how != "urgent":
+            raw.frame()
+        for _ in range(20):
+            other.call("hello")
+        raw.close()
+        for _ in range(20):
+            other.call("hello")
+    # What nobody reads any more is reset, and the close is over.
+
+
 def test_descriptors_go_with_the_request_they_came_with(raw: RawClient, spawn: Spawn) -> None:
     victim = spawn("idle")
     pidfd = os.pidfd_open(victim.pid)

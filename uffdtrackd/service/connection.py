@@ -16,15 +16,19 @@ Everything is for the loop's thread, but for finish(), tell() and later().
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import socket
+import termios
 from array import array
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from ..model.errors import BadRequest, LimitReached, TrackError
 from . import wire
 from .delivery import Reply, packed
+from .disposal import Disposal
 from .fdset import FdSet, rights
 from .outbox import Outbox
 from .peer import Peer
@@ -38,14 +42,16 @@ _CHUNK = 4096
 # Plain numbers: to combine members of an enumeration costs as much as the rest of a read.
 _CUT = int(socket.MSG_CTRUNC)
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
+# SCM_MAX_FD, unix(7), of a message. With less room the kernel closes the rest, and we wait for it.
+_MOST_RIGHTS = socket.CMSG_SPACE(253 * array("i").itemsize)
 # Of a request without any, as most are.
-_NO_FDS = FdSet()
+_NO_FDS = FdSet(Disposal())
 
 
 class Connection:
     """serve: told each call and its descriptors. closed: told once when it is over.
 
-    out: the way out of it.
+    out: the way out of it. disposal: of its user; one of its own if not given.
     """
 
     def __init__(
@@ -55,8 +61,11 @@ class Connection:
         limits: Limits,
         serve: Callable[[Connection, Call, FdSet], None],
         closed: Callable[[Connection], None],
+        disposal: Disposal | None = None,
     ) -> None:
         sock.setblocking(False)
+        # The kernel drops what comes out of band while we read, and closes its descriptors.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         self.peer = peer
         # Calls: begun in the loop's thread, ended in any, with the lock.
         self._begun = 0
@@ -69,9 +78,8 @@ class Connection:
         self._closed = closed
         self._loop = asyncio.get_running_loop()
         self._frames = Frames(limits.frame_bytes)
-        self._fds = FdSet(limits.fds)
-        # Room for one more than allowed, so that it is seen.
-        self._rights_size = socket.CMSG_SPACE((limits.fds + 1) * array("i").itemsize)
+        self._disposal = disposal or Disposal()
+        self._fds = self._fd_set()
         self.out = Outbox(sock, self._drained, self._broken)
         # Of all that goes out, and of what says whether it may.
         self._lock = self.out.lock
@@ -193,15 +201,22 @@ class Connection:
             self._open = False
             self._pause_reading()
             self.out.close()
-            self._sock.close()
+            self._close_socket()
         self._fds.close()
         self._closed(self)
 
+    def _close_socket(self) -> None:
+        # From here on nothing more comes in, and the peer sees the end.
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+        if any(fcntl.ioctl(self._sock, termios.FIONREAD, bytes(4))):
+            self._disposal.put([self._sock.detach()])
+        else:
+            self._sock.close()
+
     def _readable(self) -> None:
         try:
-            data, ancillary, flags, _ = self._sock.recvmsg(
-                _CHUNK, self._rights_size, _CLOSE_ON_EXEC
-            )
+            data, ancillary, flags, _ = self._sock.recvmsg(_CHUNK, _MOST_RIGHTS, _CLOSE_ON_EXEC)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -228,16 +243,28 @@ class Connection:
         cut: bool,
     ) -> None:
         """To each frame its descriptors."""
-        came = FdSet(self._limits.fds)
+        came = self._fd_set()
         came.add(rights(ancillary), cut=cut)
-        if not frames:
+        if frames:
+            sets = [self._fds, *(self._fd_set() for _ in frames[1:])]
+            self._fds = self._fd_set()
+            (self._fds if self._frames.partial else sets[-1]).merge(came)
+            for frame, fds in zip(frames, sets, strict=True):
+                self._take(frame, fds)
+        else:
             self._fds.merge(came)
-            return
-        sets = [self._fds, *(FdSet() for _ in frames[1:])]
-        self._fds = FdSet(self._limits.fds)
-        (self._fds if self._frames.partial else sets[-1]).merge(came)
-        for frame, fds in zip(frames, sets, strict=True):
-            self._take(frame, fds)
+        if ancillary and self._open and self._disposal.full:
+            self.refuse(
+                None,
+                LimitReached(
+                    "the descriptors that were sent cannot be closed as fast as they come",
+                    hint="the connection is closed; send none but those that a method takes",
+                ),
+            )
+            self.end()
+
+    def _fd_set(self) -> FdSet:
+        return FdSet(self._disposal, self._limits.fds)
 
     def _lost_step(self, why: str) -> None:
         log.warning("pid %d of %s lost step: %s", self.peer.pid, self.peer.user, why)

@@ -25,6 +25,7 @@ from ..model.errors import LimitReached, NoSuchSession, NotPermitted, TrackError
 from . import journal, messages, methods, protocol, schema
 from .connection import Connection
 from .crowd import Crowd
+from .disposal import Disposal
 from .fdset import FdSet
 from .guest import Guest
 from .heartbeat import Heartbeat
@@ -71,6 +72,8 @@ class Daemon:
         self.requests = 0
         self.refused = 0
         self._crowd = Crowd()
+        # By uid. They stay: there are no more than users who ever came.
+        self._disposals: dict[int, Disposal] = {}
         self._guests: dict[Connection, Guest] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._looker: asyncio.Task[None] | None = None
@@ -110,7 +113,8 @@ class Daemon:
             log.debug("a connection without credentials: %s", error)
             sock.close()
             return
-        connection = Connection(sock, peer, self.config.limits, self._serve, self._left)
+        disposal = self._disposals.setdefault(peer.uid, Disposal())
+        connection = Connection(sock, peer, self.config.limits, self._serve, self._left, disposal)
         connection.on_limit = self._limited
         guest = self._guests[connection] = Guest(connection)
         limits = self.config.limits
@@ -122,6 +126,16 @@ class Daemon:
                     f"{peer.user} has {own - 1} connections, the daemon {len(self._guests) - 1}:"
                     " there may not be more",
                     hint="close some, or raise limits.connections or limits.connections_total",
+                ),
+            )
+            connection.end()
+            return
+        if disposal.full:
+            connection.refuse(
+                None,
+                LimitReached(
+                    f"too many descriptors that {peer.user} sent wait to be closed",
+                    hint="send none whose close() waits",
                 ),
             )
             connection.end()

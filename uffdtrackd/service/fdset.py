@@ -1,27 +1,29 @@
 """Descriptors that came through a socket: somebody takes them, or they are closed.
 
 recvmsg --> FdSet --take(i)--> whoever asked for it, who closes it
-              +-- close() ---> all that nobody took
+              +-- close() ---> all that nobody took --> Disposal
 """
 
 from __future__ import annotations
 
-import os
 import socket
 from array import array
 from collections.abc import Iterable
 
 from ..model.errors import BadRequest
+from .disposal import Disposal
 
 
 class FdSet:
     """The descriptors of one request, by their place in it.
 
-    most: how many there may be. overflow: whether there were more; then none is kept.
+    most: how many there may be. disposal: where they are closed. overflow: whether there were
+    more; then none is kept.
     """
 
-    def __init__(self, most: int = 0) -> None:
+    def __init__(self, disposal: Disposal, most: int = 0) -> None:
         self.overflow = False
+        self._disposal = disposal
         self._most = most
         self._fds: list[int | None] = []
 
@@ -42,8 +44,8 @@ class FdSet:
         if fds or other.overflow:
             self.add(fds, cut=other.overflow)
 
-    def take(self, index: int) -> int:
-        """The descriptor, which is the caller's now. Raises BadRequest if there is none."""
+    def find(self, index: int) -> int:
+        """The descriptor, which stays here. Raises BadRequest if there is none."""
         if not 0 <= index < len(self._fds):
             raise BadRequest(
                 f"descriptor {index} was not sent: {len(self._fds)} came with this request",
@@ -52,15 +54,19 @@ class FdSet:
         fd = self._fds[index]
         if fd is None:
             raise BadRequest(f"descriptor {index} is used twice")
+        return fd
+
+    def take(self, index: int) -> int:
+        """As find(), but the descriptor is the caller's now: one whose close() cannot wait."""
+        fd = self.find(index)
         self._fds[index] = None
         return fd
 
     def close(self) -> None:
         """Those that nobody took. May be called twice."""
-        for fd in self._fds:
-            if fd is not None:
-                os.close(fd)
-        self._fds.clear()
+        if self._fds:
+            self._disposal.put([fd for fd in self._fds if fd is not None])
+            self._fds.clear()
 
 
 def rights(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -92,14 +92,14 @@ async def describe_(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Repl
 
 
 async def attach(daemon: Daemon, guest: Guest, p: Params, fds: FdSet) -> Reply:
-    pidfd = fds.take(p["pidfd"]) if p["pidfd"] is not None else -1
+    pid, pidfd = p["pid"], -1
+    if p["pidfd"] is not None:
+        of = pid_of(fds.find(p["pidfd"]))
+        if pid is not None and pid != of:
+            raise BadRequest(f"attach: the pidfd is of process {of}, not of {pid}", pid=pid)
+        # Only now: to close anything else may take long.
+        pid, pidfd = of, fds.take(p["pidfd"])
     try:
-        pid = p["pid"]
-        if pidfd >= 0:
-            of = pid_of(pidfd)
-            if pid is not None and pid != of:
-                raise BadRequest(f"attach: the pidfd is of process {of}, not of {pid}", pid=pid)
-            pid = of
         if pid is None:
             raise BadRequest("attach: pid is missing, and no pidfd came along")
         wish = Wish(

@@ -342,8 +342,12 @@ class Registry:
 
 def pid_of(pidfd: int) -> int:
     """The pid of a pidfd. Raises BadRequest if it is none, TargetGone."""
-    with open(f"/proc/self/fdinfo/{pidfd}") as file:
-        lines = dict(line.split(":", 1) for line in file if ":" in line)
+    lines = {}
+    # First its name: what the kernel has to tell of others, as inotify, has no end. With pidfs
+    # (6.9) it is the same, or has a number in it.
+    if os.readlink(f"/proc/self/fd/{pidfd}").startswith(("anon_inode:[pidfd]", "pidfd:[")):
+        with open(f"/proc/self/fdinfo/{pidfd}") as file:
+            lines = dict(line.split(":", 1) for line in file if ":" in line)
     # Only a pidfd has it: Documentation/filesystems/proc.rst.
     if "Pid" not in lines:
         raise BadRequest("the descriptor that came along is no pidfd")
