@@ -57,21 +57,25 @@ class Policy:
 
     def _check_own(self, peer: Peer, pid: int) -> None:
         try:
-            for tid in (pid, *procfs.threads(pid)):
-                reason = _privileged(peer, pid, tid)
-                if reason:
-                    refuse(
-                        peer,
-                        NotPermitted(
-                            f"process {pid} {reason}, and {peer.user} may track only processes"
-                            " that are entirely its own",
-                            hint="ask as root",
-                            pid=pid,
-                        ),
-                    )
+            tids = procfs.threads(pid)
         except ProcessLookupError:
             # It has ended: there is nothing to protect, and what comes next will say so.
             return
+        for tid in tids:
+            try:
+                reason = _privileged(peer, pid, tid)
+            except ProcessLookupError:
+                continue  # that thread; the others are there still
+            if reason:
+                refuse(
+                    peer,
+                    NotPermitted(
+                        f"process {pid} {reason}, and {peer.user} may track only processes"
+                        " that are entirely its own",
+                        hint="ask as root",
+                        pid=pid,
+                    ),
+                )
 
     def sees(self, peer: Peer, owner: int) -> bool:
         """Whether the peer may use a session of `owner`."""

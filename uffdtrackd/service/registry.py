@@ -1,6 +1,6 @@
 """The sessions of the daemon, from attach to detach.
 
-    attach: limits --> policy --> worker: tracking.attach --> still the same process? --> Held
+    attach: limits --> worker: policy --> tracking.attach --> still the same process? --> Held
     look(): a target has ended --> let go of it; remembered for a while, so that its clients
             are told; then forgotten
 
@@ -128,7 +128,6 @@ class Registry:
                 ),
             )
         permit = self._policy.permit(peer)
-        permit(wish.pid)
         name = f"s{secrets.token_hex(4)}"
         worker = self._worker(name)
         self._attaching[peer.uid] = self._attaching.get(peer.uid, 0) + 1
@@ -232,6 +231,8 @@ class Registry:
         return held, complete
 
     def _attach_checked(self, wish: Wish, permit: Callable[[int], None]) -> Tracked:
+        # In the worker's thread: it looks at each thread of the target.
+        permit(wish.pid)
         tracked = self._attach(
             wish.pid,
             backend=wish.backend,
