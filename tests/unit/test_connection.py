@@ -34,13 +34,16 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def _served(
-    sock: socket.socket, calls: list[Call], closed: Callable[[Connection], None] = lambda _: None
+    sock: socket.socket,
+    calls: list[Call],
+    closed: Callable[[Connection], None] = lambda _: None,
+    limits: Limits | None = None,
 ) -> Connection:
     def serve(connection: Connection, call: Call, fds: FdSet) -> None:
         connection.call_begins()
         calls.append(call)
 
-    return Connection(sock, PEER, Limits(), serve, closed)
+    return Connection(sock, PEER, limits or Limits(), serve, closed)
 
 
 def _read(sock: socket.socket, count: int) -> list[list[object]]:
@@ -262,6 +265,89 @@ def test_an_answer_under_way_is_sent_before_the_end(
             ending.set()
             assert (await loop.run_in_executor(pool, _read, pair[1], 1))[0][3] == big
             await done
+        connection.close()
+
+    asyncio.run(main())
+
+
+SIZE = 1 << 20
+
+
+def _memfd() -> Reply:
+    """As large as it says it is, but for memory."""
+    return Reply(b"\xc0", [os.memfd_create("answer")], SIZE)
+
+
+def _take(sock: socket.socket, count: int) -> list[object]:
+    """The errors of so many answers, None for each that came with a memfd."""
+    found: list[object] = []
+    unpacker = msgpack.Unpacker()
+    while len(found) < count:
+        data, ancillary, _, _ = sock.recvmsg(1 << 16, 1024)
+        for _, _, rights in ancillary:
+            for fd in array("i", rights):
+                os.close(fd)
+        unpacker.feed(data)
+        found += [error["name"] if error else None for _, _, error, _ in unpacker]
+    return found
+
+
+@pytest.mark.parametrize("by", ["worker", "loop"])
+def test_memfds_that_nobody_reads_are_limited(
+    pair: tuple[socket.socket, socket.socket], by: str
+) -> None:
+    """The kernel has them, and they are memory all the same."""
+
+    async def main() -> None:
+        connection = _served(pair[0], [], limits=Limits(queued_bytes=8 * SIZE))
+
+        async def ask(count: int) -> None:
+            for number in range(count):
+                connection.call_begins()
+                if by == "worker":
+                    await asyncio.to_thread(connection.finish, _call(number), _memfd())
+                    await asyncio.sleep(0)
+                else:
+                    connection.answer(_call(number), _memfd())
+                    connection.call_ends()
+
+        refused = ["uffdtrack.LimitReached"]
+        await ask(12)
+        assert connection.out.queued == 8 * SIZE
+        assert connection.out.crowded and not connection.out.full
+        # What is small is answered still, once that much was read.
+        assert _take(pair[1], 12) == [None] * 8 + refused * 4
+        assert connection.out.queued == 0
+        assert not connection.out.crowded
+        await ask(9)
+        assert _take(pair[1], 9) == [None] * 8 + refused
+        # Who reads in time can have any number of them: the last few wait, always.
+        for _ in range(40):
+            await ask(1)
+            assert _take(pair[1], 1) == [None]
+        await ask(3)
+        for _ in range(40):
+            await ask(1)
+            assert _take(pair[1], 1) == [None]
+        assert connection.out.queued >= 3 * SIZE
+        assert connection.in_flight == 0
+        connection.close()
+
+    asyncio.run(main())
+
+
+def test_a_watch_waits_until_memfds_were_read(pair: tuple[socket.socket, socket.socket]) -> None:
+    async def main() -> None:
+        connection = _served(pair[0], [], limits=Limits(queued_bytes=SIZE))
+        for _ in range(2):
+            connection.notify("iteration", _memfd())
+        room = asyncio.ensure_future(connection.out.room())
+        done, _ = await asyncio.wait({room}, timeout=0.1)
+        assert not done
+        while pair[1].recv(1 << 16, socket.MSG_DONTWAIT):
+            if connection.out.queued == 0:
+                break
+        await asyncio.wait_for(room, 20)
         connection.close()
 
     asyncio.run(main())

@@ -20,14 +20,14 @@ from uffdtrackd.service.watch import Watch
 
 
 class Connection:
-    """reads: whether its peer reads anything. full: whether it has yet to."""
+    """reads: whether its peer reads anything. crowded: whether it has yet to."""
 
-    def __init__(self, *, reads: bool = False, full: bool = True) -> None:
+    def __init__(self, *, reads: bool = False, crowded: bool = True) -> None:
         self.said: list[str] = []
         self.told: list[Reply] = []
         self.ended = asyncio.Event()
         self.out = self
-        self.full = full
+        self.crowded = crowded
         self._reads = reads
 
     async def room(self) -> None:
@@ -161,7 +161,7 @@ def _watched(connection: Connection, worker: Turns, how: str = "inline") -> Watc
 
 def test_where_nothing_waits_the_worker_sends_it() -> None:
     async def run() -> None:
-        connection, worker = Connection(full=False), Turns()
+        connection, worker = Connection(crowded=False), Turns()
         one = _watched(connection, worker)
         one.start()
         worker.jobs.pop()()
@@ -177,7 +177,7 @@ def test_nothing_is_collected_or_sent_after_the_end() -> None:
     """Its worker was at another job meanwhile; or in the middle of this one."""
 
     async def run() -> None:
-        connection, worker = Connection(full=False), Turns()
+        connection, worker = Connection(crowded=False), Turns()
         before = _watched(connection, worker)
         before.start()
         before.stop()
@@ -202,7 +202,7 @@ def test_nothing_is_collected_or_sent_after_the_end() -> None:
 
 def test_what_a_slow_one_runs_over_is_left_out() -> None:
     async def run() -> None:
-        connection, worker = Connection(full=False), Turns()
+        connection, worker = Connection(crowded=False), Turns()
         one = _watched(connection, worker)
         one.start()
         for _ in range(3):

@@ -80,7 +80,7 @@ class Connection:
         self._frames = Frames(limits.frame_bytes)
         self._disposal = disposal or Disposal()
         self._fds = self._fd_set()
-        self.out = Outbox(sock, self._drained, self._broken)
+        self.out = Outbox(sock, limits.queued_bytes, self._drained, self._broken)
         # Of all that goes out, and of what says whether it may.
         self._lock = self.out.lock
         self._reading = False
@@ -96,7 +96,7 @@ class Connection:
         """Sends the result of a call, or closes it. Too much of it becomes LimitReached."""
         if call.msgid is None or not self._open:
             reply.close()
-        elif self.out.queued + reply.weight > self._limits.queued_bytes:
+        elif not self.out.fits(reply.weight):
             reply.close()
             self.refuse(
                 call.msgid,
@@ -131,7 +131,8 @@ class Connection:
                 or self.out.busy
                 or not self._open
                 or self._ending
-                or reply.weight > self._limits.queued_bytes
+                # As it was when last asked: who asks anew is the loop.
+                or self.out.away + reply.weight > self._limits.queued_bytes
             ):
                 self.later(partial(self.answer, call, reply), reply)
                 return

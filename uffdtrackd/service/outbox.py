@@ -5,6 +5,8 @@
                  what did not go: -------------> queue
     worker:  leave(do) --> loop: do() puts it     what comes after it goes after it
 
+A memfd that was sent is memory for as long as the peer does not read it, and counts as what waits.
+
 What a worker has done it sends itself, for to wake the loop for it costs more than to send it. The
 lock keeps the two apart; nobody waits while holding it.
 """
@@ -12,7 +14,10 @@ lock keeps the two apart; nobody waits while holding it.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import socket
+import sys
+import termios
 import threading
 from array import array
 from collections import deque
@@ -23,11 +28,16 @@ from .delivery import Reply
 
 # Queued bytes above which nothing more is read: who does not listen is not listened to.
 _HIGH = 256 * 1024
+# Seconds between two looks whether memfds were read: nobody tells.
+_AGAIN = 0.5
+# What a message in a socket counts beyond its bytes, at least: struct sk_buff and skb_shared_info.
+_OVERHEAD = 512
 
 
 class Outbox:
     """Made on the event loop; closes no socket.
 
+    most: bytes that may wait for the peer, memfds included.
     drained: told in the loop when the peer has taken so much that more may be read, or all.
     broken: told in the loop when nothing can be sent any more.
     Everything is for the loop's thread, but for `lock` and what says otherwise.
@@ -36,11 +46,15 @@ class Outbox:
     def __init__(
         self,
         sock: socket.socket,
+        most: int,
         drained: Callable[[], None],
         broken: Callable[[OSError], None],
     ) -> None:
         self.lock = threading.RLock()
+        # Bytes of memfds that were sent, and may not have been read.
+        self.away = 0
         self._sock = sock
+        self._most = most
         self._drained = drained
         self._broken = broken
         self._loop = asyncio.get_running_loop()
@@ -48,6 +62,9 @@ class Outbox:
         # What workers left to the loop.
         self._left = 0
         self._queued = 0
+        # Of these memfds: what went from the first of them to before it, and its bytes.
+        self._memfds: deque[tuple[int, int]] = deque()
+        self._passed = 0
         self._progress = 0.0
         self._writing = False
         self._closed = False
@@ -60,7 +77,16 @@ class Outbox:
     @property
     def queued(self) -> int:
         """Bytes that the peer has not taken yet, memfds included."""
-        return self._queued
+        with self.lock:
+            self._settle()
+            return self._queued + self.away
+
+    def fits(self, weight: int) -> bool:
+        """Whether so much more may wait for the peer; for any thread."""
+        with self.lock:
+            return self._queued + self.away + weight <= self._most or (
+                bool(self.away) and self.queued + weight <= self._most
+            )
 
     @property
     def stalled_seconds(self) -> float:
@@ -69,8 +95,13 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether room() would wait."""
+        """Whether so much waits here that nothing more is to be read."""
         return self._queued > _HIGH
+
+    @property
+    def crowded(self) -> bool:
+        """Whether room() would wait."""
+        return self.full or not self.fits(1)
 
     @property
     def busy(self) -> bool:
@@ -79,7 +110,10 @@ class Outbox:
 
     async def room(self) -> None:
         """Returns when the peer has taken what was queued, or it is closed."""
-        while not self._closed and self.full:
+        while not self._closed and self.crowded:
+            if not self.full:
+                await asyncio.sleep(_AGAIN)
+                continue
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._room.append(waiter)
             await waiter
@@ -130,7 +164,8 @@ class Outbox:
             for _, reply in self._queue:
                 reply.close()
             self._queue.clear()
-            self._queued = 0
+            self._memfds.clear()
+            self._queued = self.away = 0
         self._wake()
 
     def _do_left(self, do: Callable[[], None]) -> None:
@@ -145,12 +180,28 @@ class Outbox:
     def _transmit(self, data: bytes | memoryview, reply: Reply) -> int:
         """How much of it went. Raises OSError."""
         if not reply.fds:
-            return self._sock.send(data)
+            sent = self._sock.send(data)
+            if self.away:
+                self._passed += sent + _OVERHEAD
+            return sent
         rights = array("i", reply.fds).tobytes()
         sent = self._sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         # With the first byte the descriptors have gone.
         reply.close()
+        self._memfds.append((self._passed, reply.weight))
+        self._passed += sent + _OVERHEAD
+        self.away += reply.weight
         return sent
+
+    def _settle(self) -> None:
+        """Counts no more what the peer has read; with the lock."""
+        if not self.away:
+            return
+        # unix(7): bytes in the socket, with what the kernel needs for them. They are the last.
+        unread = fcntl.ioctl(self._sock, termios.TIOCOUTQ, bytes(4))
+        first = self._passed - int.from_bytes(unread, sys.byteorder)
+        while self._memfds and self._memfds[0][0] < first:
+            self.away -= self._memfds.popleft()[1]
 
     def _writable(self) -> None:
         with self.lock:

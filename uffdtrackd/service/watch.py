@@ -111,7 +111,7 @@ class Watch:
             return  # what a slow one runs over is left out
         self._busy = True
         waits = bool(self._queue) or self._sending is not None
-        work = self._queued if waits or self._guest.connection.out.full else self._sent
+        work = self._queued if waits or self._guest.connection.out.crowded else self._sent
         try:
             self.held.worker.hand(partial(self._do, work))
         except RuntimeError as error:
