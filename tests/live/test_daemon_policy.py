@@ -96,6 +96,20 @@ def test_a_pid_alone_is_not_enough(member: RawClient, spawn: Spawn) -> None:
     member.call("detach", {"session": found["session"]})
 
 
+def test_the_log_is_not_flooded(daemon: Daemon, member: RawClient) -> None:
+    """Neither by what the policy refuses nor by what is no request."""
+    before = daemon.errors().count("\n")
+    for _ in range(500):
+        assert member.refused("attach", {"pid": 1})["name"] == "uffdtrack.NotPermitted"
+    for _ in range(100):
+        with RawClient(daemon.socket, USER, [GROUP]) as raw:
+            raw.send(b"\xc1")
+            assert raw.closed()
+    said = daemon.errors()
+    assert said.count("\n") - before < 100
+    assert f"uid {USER}" in said
+
+
 @pytest.mark.parametrize("owner", ["root", "other"])
 def test_processes_of_others(member: RawClient, spawn: Spawn, owner: str) -> None:
     ids = {} if owner == "root" else {"user": OTHER, "group": OTHER}

@@ -315,7 +315,6 @@ def test_memfds_that_nobody_reads_are_limited(
         await ask(12)
         assert connection.out.queued == 8 * SIZE
         assert connection.out.crowded and not connection.out.full
-        # What is small is answered still, once that much was read.
         assert _take(pair[1], 12) == [None] * 8 + refused * 4
         assert connection.out.queued == 0
         assert not connection.out.crowded

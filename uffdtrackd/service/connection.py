@@ -70,8 +70,8 @@ class Connection:
         # Calls: begun in the loop's thread, ended in any, with the lock.
         self._begun = 0
         self._ended = 0
-        # Told each refusal for a limit, to be logged.
-        self.on_limit: Callable[[Connection, LimitReached], None] | None = None
+        # Told each refusal for a limit and the loss of step, to be logged.
+        self.on_refusal: Callable[[Peer, TrackError], None] = lambda peer, error: None
         self._sock = sock
         self._limits = limits
         self._serve = serve
@@ -171,8 +171,8 @@ class Connection:
 
     def refuse(self, msgid: int | None, error: TrackError) -> None:
         """Sends an error: the answer to a request, or a notification if it belongs to none."""
-        if isinstance(error, LimitReached) and self.on_limit is not None:
-            self.on_limit(self, error)
+        if isinstance(error, LimitReached):
+            self.on_refusal(self.peer, error)
         if msgid is not None:
             self._send(wire.error_response(msgid, error))
         else:
@@ -268,14 +268,12 @@ class Connection:
         return FdSet(self._disposal, self._limits.fds)
 
     def _lost_step(self, why: str) -> None:
-        log.warning("pid %d of %s lost step: %s", self.peer.pid, self.peer.user, why)
-        self.refuse(
-            None,
-            BadRequest(
-                f"this is not MessagePack-RPC, or too long: {why}",
-                hint="the connection is closed: nobody knows where the next request begins",
-            ),
+        error = BadRequest(
+            f"this is not MessagePack-RPC, or too long: {why}",
+            hint="the connection is closed: nobody knows where the next request begins",
         )
+        self.on_refusal(self.peer, error)
+        self.refuse(None, error)
         if self._open:
             self.end()
 

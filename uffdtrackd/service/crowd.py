@@ -6,25 +6,40 @@ refused --> the first of a user since the last look --> logged
 
 from __future__ import annotations
 
+import threading
+
+from ..model.errors import TrackError
 from . import journal, messages
+from .peer import Peer
 
 
 class Crowd:
-    """Of all users. tell() is to be called now and then."""
+    """Of all users. tell() is to be called now and then; both from any thread."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._more: dict[int, int] = {}
 
-    def add(self, uid: int, text: str) -> None:
-        if uid in self._more:
-            self._more[uid] += 1
-            return
-        self._more[uid] = 0
-        journal.log(messages.REFUSED, text, peer_uid=uid)
+    def add(self, peer: Peer, error: TrackError) -> None:
+        """What the peer was refused, and why."""
+        with self._lock:
+            if peer.uid in self._more:
+                self._more[peer.uid] += 1
+                return
+            self._more[peer.uid] = 0
+        journal.log(
+            messages.REFUSED,
+            f"refused pid {peer.pid} of {peer.user}: {error.message}",
+            pid=error.pid,
+            peer_uid=peer.uid,
+            peer_pid=peer.pid,
+            error=error.name,
+        )
 
     def tell(self) -> None:
         """Logs what was only counted."""
-        more, self._more = self._more, {}
+        with self._lock:
+            more, self._more = self._more, {}
         for uid, count in more.items():
             if count:
                 journal.log(messages.REFUSED, f"refused uid {uid} {count} times more", peer_uid=uid)

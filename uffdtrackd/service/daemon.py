@@ -24,7 +24,6 @@ from importlib.metadata import PackageNotFoundError, version
 from ..model.errors import LimitReached, NoSuchSession, NotPermitted, TrackError
 from . import journal, messages, methods, protocol, schema
 from .connection import Connection
-from .crowd import Crowd
 from .disposal import Disposal
 from .fdset import FdSet
 from .guest import Guest
@@ -71,7 +70,6 @@ class Daemon:
         self.started_ns = time.time_ns()
         self.requests = 0
         self.refused = 0
-        self._crowd = Crowd()
         # By uid. They stay: there are no more than users who ever came.
         self._disposals: dict[int, Disposal] = {}
         self._guests: dict[Connection, Guest] = {}
@@ -115,7 +113,7 @@ class Daemon:
             return
         disposal = self._disposals.setdefault(peer.uid, Disposal())
         connection = Connection(sock, peer, self.config.limits, self._serve, self._left, disposal)
-        connection.on_limit = self._limited
+        connection.on_refusal = self.policy.crowd.add
         guest = self._guests[connection] = Guest(connection)
         limits = self.config.limits
         own = sum(one.peer.uid == peer.uid for one in self._guests.values())
@@ -206,10 +204,6 @@ class Daemon:
             fds.close()
             guest.connection.call_ends()
 
-    def _limited(self, connection: Connection, error: LimitReached) -> None:
-        peer = connection.peer
-        self._crowd.add(peer.uid, f"refused pid {peer.pid} of {peer.user}: {error.message}")
-
     def _failed(self, guest: Guest, call: Call, error: BaseException) -> None:
         self.refused += 1
         if isinstance(error, TrackError):
@@ -282,7 +276,7 @@ class Daemon:
                 await asyncio.to_thread(self.logs.prune)
             await asyncio.sleep(_LOOK)
             try:
-                self._crowd.tell()
+                self.policy.crowd.tell()
                 await self.registry.look()
             except Exception:
                 log.exception("looking after the sessions failed")

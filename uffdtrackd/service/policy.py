@@ -16,21 +16,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import NoReturn
 
 from ..model.errors import NoSuchSession, NotPermitted
 from ..tracking import procfs
-from . import journal, messages
+from .crowd import Crowd
 from .peer import Peer, group_id, own_uid
 
 GROUP = "uffdtrackd"
 
 
 class Policy:
-    """The rules, for a daemon that runs as `owner`; group: name of those who may use it."""
+    """The rules, for a daemon that runs as `owner`; group: name of those who may use it.
+
+    crowd: told each refusal, to be logged.
+    """
 
     def __init__(self, owner: int | None = None, group: str = GROUP) -> None:
         self._owner = own_uid() if owner is None else owner
         self._group = group
+        self.crowd = Crowd()
 
     def _rules(self, peer: Peer) -> bool:
         """Whether the peer could do all that the daemon does without the daemon."""
@@ -40,7 +45,7 @@ class Policy:
         """Raises NotPermitted if it may not use the daemon at all."""
         if self._rules(peer) or group_id(self._group) in peer.groups:
             return
-        refuse(
+        self.refuse(
             peer,
             NotPermitted(
                 f"{peer.user} may not use this daemon",
@@ -67,7 +72,7 @@ class Policy:
             except ProcessLookupError:
                 continue  # that thread; the others are there still
             if reason:
-                refuse(
+                self.refuse(
                     peer,
                     NotPermitted(
                         f"process {pid} {reason}, and {peer.user} may track only processes"
@@ -85,20 +90,12 @@ class Policy:
         """Raises NoSuchSession: what belongs to others is not even there."""
         if self.sees(peer, owner):
             return
-        refuse(peer, NoSuchSession(f"no session {session!r}", session=session))
+        self.refuse(peer, NoSuchSession(f"no session {session!r}", session=session))
 
-
-def refuse(peer: Peer, error: NotPermitted | NoSuchSession) -> None:
-    """Logs and raises."""
-    journal.log(
-        messages.REFUSED,
-        f"refused pid {peer.pid} of {peer.user}: {error.message}",
-        pid=error.pid,
-        peer_uid=peer.uid,
-        peer_pid=peer.pid,
-        error=error.name,
-    )
-    raise error
+    def refuse(self, peer: Peer, error: NotPermitted | NoSuchSession) -> NoReturn:
+        """Logs and raises."""
+        self.crowd.add(peer, error)
+        raise error
 
 
 def _all(pid: int) -> None:

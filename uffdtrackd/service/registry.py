@@ -36,7 +36,7 @@ from .heartbeat import Heartbeat
 from .held import Held, Tracked
 from .keeper import Keeper, Left, put_back
 from .peer import Peer
-from .policy import Policy, refuse
+from .policy import Policy
 from .settings import Config
 from .worker import Worker
 
@@ -119,7 +119,7 @@ class Registry:
         """Raises LimitReached, NotPermitted, and what tracking.session.attach() raises."""
         self._check_limits(peer)
         if wish.start_time is None and wish.pidfd < 0 and not peer.root:
-            refuse(
+            self._policy.refuse(
                 peer,
                 NotPermitted(
                     f"a pid alone is not enough: {wish.pid} may be another process by now",
