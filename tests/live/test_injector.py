@@ -102,7 +102,7 @@ def test_it_shares_nothing_with_the_tracker(spawn: Spawn) -> None:
     assert int(status["VmHWM"].split()[0]) << 10 < len(ballast) // 4
     assert status["Name"] == "uffd-inject"
     assert int(status["SigBlk"], 16) | 1 << 8 | 1 << 18 == (1 << 64) - 1  # not KILL, STOP
-    assert int(status["SigCgt"], 16) == 1 << signal.SIGALRM - 1  # its own
+    assert int(status["SigCgt"], 16) in (0, 1 << signal.SIGALRM - 1)  # its own, in a moment
     assert os.getsid(waiting.program) == os.getsid(waiting.minder) == waiting.minder
     # The socket, /proc/PID, the pidfd, the device; and what it reads itself at this moment.
     assert len(os.listdir(f"/proc/{waiting.program}/fd")) <= 6
@@ -265,7 +265,7 @@ def test_a_thread_in_exec_of_a_file_that_does_not_come(spawn: Spawn, tmp_path: P
         with pytest.raises(NativeError) as found:
             injected(target.pid, target.pid, deadline=0.2)
         assert found.value.errno == errno.ETIMEDOUT
-        assert not _programs() and not traced(target.pid, target.pid)
+        assert not programs() and not traced(target.pid, target.pid)
         slow.answer(read)
         target.send("stop")
         slow.answer_until(lambda: target.process.poll() is not None)

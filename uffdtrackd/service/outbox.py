@@ -30,6 +30,8 @@ from .delivery import Reply
 _HIGH = 256 * 1024
 # Seconds between two looks whether memfds were read: nobody tells.
 _AGAIN = 0.5
+# Memfds after which it is worth a system call to see which were read.
+_MANY = 64
 # What a message in a socket counts beyond its bytes, at least: struct sk_buff and skb_shared_info.
 _OVERHEAD = 512
 
@@ -188,6 +190,9 @@ class Outbox:
         sent = self._sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
         # With the first byte the descriptors have gone.
         reply.close()
+        # Who reads in time never lets many wait: they are looked for before they are.
+        if len(self._memfds) >= _MANY:
+            self._settle()
         self._memfds.append((self._passed, reply.weight))
         self._passed += sent + _OVERHEAD
         self.away += reply.weight
