@@ -7,6 +7,7 @@ injector goes on. The thread that is stopped is another one.
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import struct
 from collections.abc import Callable, Iterator
@@ -115,20 +116,60 @@ def test_a_child_takes_the_userfaultfd_along(pair: Puppet, brood: int) -> None:
     assert tracer(children[0]) == 0
 
 
+def begin_exec(puppet: Puppet, path: int, arguments: int) -> None:
+    """Its first thread runs another program, which waits for the others to end."""
+    (tid,) = {int(one) for one in os.listdir(f"/proc/{puppet.pid}/task")} - {puppet.pid}
+    puppet.victim.send(f"call execve {path} {arguments} 0")
+    # Dead now, and the injector's to bury.
+    while state(puppet.pid, tid) != "Z":
+        os.sched_yield()
+
+
+def program(puppet: Puppet) -> tuple[int, int]:
+    """What begin_exec() is to be given."""
+    path, arguments = puppet.mmap(1), puppet.mmap(1)
+    puppet.store(path, b"/bin/sleep\0" + b"60\0")
+    puppet.store(arguments, struct.pack("QQQ", path, path + 11, 0))
+    return path, arguments
+
+
+def limits(pid: int) -> tuple[int, int]:
+    return resource.prlimit(pid, resource.RLIMIT_NOFILE)
+
+
+def no_descriptor_free(puppet: Puppet) -> tuple[int, int]:
+    """Its limits from now on; the soft one is in the way of a userfaultfd."""
+    used = len(os.listdir(f"/proc/{puppet.pid}/fd"))
+    assert max(fd for fd, _ in open_files(puppet.pid)) == used - 1
+    resource.prlimit(puppet.pid, resource.RLIMIT_NOFILE, (used, used + 100))
+    return limits(puppet.pid)
+
+
 def test_a_child_is_left_by_who_runs_another_program(pair: Puppet) -> None:
     """It has one thread then, and may have had another before that forked."""
-    path, arguments = pair.mmap(1), pair.mmap(1)
-    pair.store(path, b"/bin/sleep\0" + b"60\0")
-    pair.store(arguments, struct.pack("QQQ", path, path + 11, 0))
-    (tid,) = {int(one) for one in os.listdir(f"/proc/{pair.pid}/task")} - {pair.pid}
     children: list[int] = []
+    other = program(pair)
 
     def act() -> None:
         children.append(pair.agent("child").pid)
-        pair.victim.send(f"call execve {path} {arguments} 0")
-        # All others are dead; that one is still the injector's to bury.
-        while state(pair.pid, tid) != "Z":
-            os.sched_yield()
+        begin_exec(pair, *other)
 
     meanwhile(pair.pid, Point.RECEIVED, act)
     assert UFFD not in dict(open_files(children[0])).values()
+
+
+def test_a_child_takes_raised_limits_along(pair: Puppet) -> None:
+    children: list[int] = []
+    before = no_descriptor_free(pair)
+    meanwhile(pair.pid, Point.RECEIVED, lambda: children.append(pair.agent("child").pid))
+    assert limits(pair.pid) == before
+    assert limits(children[0]) == before
+
+
+def test_limits_of_who_runs_another_program(pair: Puppet) -> None:
+    """They are of the process, and the thread that was stopped is no more."""
+    other = program(pair)
+    before = no_descriptor_free(pair)
+    with pytest.raises(NativeError):
+        meanwhile(pair.pid, Point.SOCKET, lambda: begin_exec(pair, *other), method=Method.PARASITE)
+    assert limits(pair.pid) == before

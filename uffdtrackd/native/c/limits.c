@@ -33,13 +33,17 @@ static bool raise_one(struct ut_limits *limits, pid_t tid, int resource,
 	limits->count++;
 	if (!ut_fault_call(fault, UT_FAULT_TRACER) &&
 	    !prlimit(tid, resource, &wanted, NULL))
-		return true;
+		goto raised;
 	wanted.rlim_cur = wanted.rlim_max = before.rlim_max;
 	if (before.rlim_cur < before.rlim_max && !ut_fault_call(fault, UT_FAULT_TRACER) &&
 	    !prlimit(tid, resource, &wanted, NULL))
-		return true;
+		goto raised;
 	limits->count--;
 	return false;
+raised:
+	limits->known = limits->count;
+	limits->raised[limits->count - 1].during = wanted;
+	return true;
 }
 
 bool ut_limits_raise(struct ut_limits *limits, pid_t tid, int err, struct ut_fault *fault)
@@ -78,4 +82,17 @@ int ut_limits_restore(struct ut_limits *limits, pid_t tid, struct ut_fault *faul
 			}
 	}
 	return result;
+}
+
+void ut_limits_inherited(const struct ut_limits *limits, pid_t child)
+{
+	for (int i = 0; i < limits->known; i++) {
+		const struct rlimit *during = &limits->raised[i].during;
+		struct rlimit now;
+
+		if (!prlimit(child, limits->raised[i].resource, NULL, &now) &&
+		    now.rlim_cur == during->rlim_cur && now.rlim_max == during->rlim_max)
+			prlimit(child, limits->raised[i].resource,
+			        &limits->raised[i].before, NULL);
+	}
 }

@@ -12,10 +12,11 @@
 #define UT_LIMITS_MAX 4
 
 struct ut_limits {
-	int count;
+	int count; /* to put back */
+	int known; /* that were raised, also after they were put back */
 	struct {
 		int resource;
-		struct rlimit before;
+		struct rlimit before, during;
 	} raised[UT_LIMITS_MAX];
 };
 
@@ -28,3 +29,7 @@ bool ut_limits_raise(struct ut_limits *limits, pid_t tid, int err,
 
 /* Puts all of them back: 0, or -1 with errno. */
 int ut_limits_restore(struct ut_limits *limits, pid_t tid, struct ut_fault *fault);
+
+/* The same for a child that was forked in that time, where it has just what was raised.
+ */
+void ut_limits_inherited(const struct ut_limits *limits, pid_t child);

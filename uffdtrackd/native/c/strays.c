@@ -118,6 +118,7 @@ static void look_at_child(const struct ut_window *window, pid_t pid, int depth)
 	if (search.proc_fd < 0)
 		return;
 	if (born_since(search.proc_fd, window->began_tick)) {
+		ut_limits_inherited(&window->limits, pid);
 		ut_list(search.proc_fd, "fd", look_at_fd, &search);
 		if (depth < DEPTH)
 			look_at_children(window, search.proc_fd, depth + 1);
@@ -191,7 +192,8 @@ void ut_strays(const struct ut_window *window, uint64_t forks_before)
 
 	/* Those of a process that runs another program now are gone, and may have forked.
 	 */
-	if (window->uffd < 0 || (!window->remote.gone && !has_threads(window)))
+	if ((window->uffd < 0 && !window->limits.known) ||
+	    (!window->remote.gone && !has_threads(window)))
 		return;
 	/*
 	 * A fork copies the descriptors first, then the memory, and only then does the

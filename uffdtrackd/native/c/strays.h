@@ -1,6 +1,7 @@
 #pragma once
 /*
- * Copies of our userfaultfd in processes that the target forked while it had one.
+ * Copies of our userfaultfd in processes that the target forked while it had one; and of
+ * limits that were raised for it (limits.h).
  *
  *     target  ---- userfaultfd ---- fork ---- close ----
  *                                    '--> child: has it still

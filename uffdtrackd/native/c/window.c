@@ -287,6 +287,23 @@ static void evict(struct ut_window *window, struct ut_error *error)
 		window->base = 0;
 }
 
+/*
+ * They are of the process, which outlives the thread: that may have been taken away by
+ * another one that ran execve(). A process that has ended has none, and its number may be
+ * another's.
+ */
+static void limits_back(struct ut_window *window, struct ut_error *error)
+{
+	pid_t pid = window->args->pid;
+
+	if (!window->limits.count ||
+	    (syscall(SYS_pidfd_send_signal, window->args->pidfd, 0, NULL, 0) &&
+	     errno == ESRCH))
+		return;
+	if (ut_limits_restore(&window->limits, pid, &window->fault))
+		ut_fail(error, "limits back", errno, pid, 0, 0);
+}
+
 /* Every step is made whatever happened to those before it; *error is of the last that
  * failed. */
 int ut_window_close(struct ut_window *window, struct ut_error *error)
@@ -295,11 +312,17 @@ int ut_window_close(struct ut_window *window, struct ut_error *error)
 	uint64_t deadline_ns = remote->deadline_ns;
 
 	*error = (struct ut_error){.err = 0};
-	if (remote->gone)
-		return 0;
-	if (!remote->stopped && (remote->masked || window->base) &&
-	    ut_remote_stop(remote, UINT64_MAX, error))
+	if (!remote->gone && !remote->stopped && (remote->masked || window->base) &&
+	    ut_remote_stop(remote, UINT64_MAX, error) && !remote->gone) {
+		struct ut_error ignored;
+
+		limits_back(window, &ignored);
 		return -1;
+	}
+	if (remote->gone) {
+		limits_back(window, error);
+		return 0;
+	}
 	/* Else never stopped: the end of this process takes the request back. */
 	if (!remote->stopped && !ut_remote_settle(remote))
 		return 0;
@@ -311,8 +334,7 @@ int ut_window_close(struct ut_window *window, struct ut_error *error)
 	if (window->base)
 		evict(window, error);
 	ut_close_in_target(window, window->target_fd, window->uffd, UT_KIND_UFFD, error);
-	if (ut_limits_restore(&window->limits, remote->tid, &window->fault))
-		ut_fail(error, "limits back", errno, remote->tid, 0, 0);
+	limits_back(window, error);
 	if (window->dispatch.mode &&
 	    ut_remote_ptrace(remote, SET_DISPATCH, sizeof(window->dispatch),
 	                     (uint64_t)&window->dispatch))
