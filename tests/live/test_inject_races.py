@@ -12,7 +12,7 @@ import signal
 import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import pytest
 
@@ -21,7 +21,7 @@ from tests.live.strike import injected
 from tests.live.test_injector import programs, stands
 from tests.puppet import Puppet
 from uffdtrackd.native.error import NativeError
-from uffdtrackd.native.inject import Action, Fault, Injection, Method, Point
+from uffdtrackd.native.inject import Action, Calls, Fault, Injection, Method, Point
 
 pytestmark = pytest.mark.live
 
@@ -29,11 +29,16 @@ UFFD = "anon_inode:[userfaultfd]"
 
 
 def meanwhile(
-    pid: int, point: Point, act: Callable[[], None], method: Method = Method.CALL, tid: int = 0
+    pid: int,
+    point: Point,
+    act: Callable[[], None],
+    method: Method = Method.CALL,
+    tid: int = 0,
+    fail: Calls | None = None,
 ) -> Injection:
     """An injection in which act() happens at `point`, the first time that it comes there."""
     left = iter([act])
-    fault = Fault(point, Action.STOP_INJECTOR)
+    fault = Fault(point, Action.STOP_INJECTOR, fail or Calls())
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(injected, pid, tid, method, fault)
         try:
@@ -173,3 +178,27 @@ def test_limits_of_who_runs_another_program(pair: Puppet) -> None:
     with pytest.raises(NativeError):
         meanwhile(pair.pid, Point.SOCKET, lambda: begin_exec(pair, *other), method=Method.PARASITE)
     assert limits(pair.pid) == before
+
+
+@pytest.mark.parametrize("failing", [0, 3], ids=["", "fails"])
+@pytest.mark.parametrize("point", [Point.MAPPED, Point.SENT], ids=["mapped", "sent"])
+def test_a_child_takes_the_parasite_along(pair: Puppet, point: Point, failing: int) -> None:
+    """Neither its pages nor its descriptors, whatever comes of the injection."""
+    children: list[int] = []
+    before = footprint(pair.pid)
+    # The third call of the parasite is the one that makes the userfaultfd.
+    with (
+        pytest.raises(NativeError, match="userfaultfd in the target") if failing else nullcontext()
+    ):
+        meanwhile(
+            pair.pid,
+            point,
+            lambda: children.append(pair.agent("child").pid),
+            method=Method.PARASITE,
+            fail=Calls(parasite=failing),
+        )
+    now, child = footprint(pair.pid), footprint(children[0])
+    assert set(before.maps) == set(now.maps) == set(child.maps)
+    # With the pipes of the new agent.
+    assert child.fds == now.fds
+    assert len(now.fds) == len(before.fds) + 4

@@ -18,8 +18,8 @@
  *                  registers and mask kept, all signals blocked
  *     MASKED       |
  *                  +-- by call ----------------+-- by parasite -------------------------+
- *                  |   userfaultfd in the      |   mmap in the target: two pages        |
- *     MADE, MAPPED |   target                  |                                        |
+ *                  |   userfaultfd in the      |   mmap in the target: two pages, that  |
+ *     MADE, MAPPED |   target                  |   no fork copies (madvise)             |
  *                  |                           |   code and data written from outside   |
  *     WRITTEN      |                           |                                        |
  *                  |                           |   mprotect, socketpair in the target;  |
@@ -76,7 +76,7 @@ struct ut_inject_calls {
 
 /*
  * Two ways to the same thing. By call: userfaultfd(2) injected, nothing is mapped, five
- * stops. By parasite: code of ours in the target is handed /dev/userfaultfd, twelve
+ * stops. By parasite: code of ours in the target is handed /dev/userfaultfd, fourteen
  * stops.
  *
  * They differ in what the userfaultfd sees. One with UFFD_USER_MODE_ONLY anybody may

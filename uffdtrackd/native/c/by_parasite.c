@@ -68,7 +68,12 @@ static int map(struct ut_window *window, struct ut_error *error)
 	if (call_with_room(window, "mmap in the target", SYS_mmap, args, &result, error))
 		return -1;
 	window->base = (uint64_t)result;
-	return 0;
+
+	/* Another thread may fork: no child gets these pages. If that cannot be, it does.
+	 */
+	uint64_t advice[6] = {window->base, 2 * PARASITE_PAGE, MADV_DONTFORK};
+
+	return ut_remote_call(&window->remote, SYS_madvise, advice, &result, error);
 }
 
 static int write_pages(struct ut_window *window, struct ut_error *error)

@@ -77,8 +77,21 @@ static bool look_at_fd(void *argument, const char *name)
 	struct search *search = argument;
 	int fd = atoi(name);
 
-	if (ut_same_file(search->pid, fd, search->window->uffd) == 1)
-		close_there(search->pid, search->proc_fd, fd, search->window->uffd);
+	const struct ut_window *window = search->window;
+	/* What the parasite had open, and was fetched or given by us. */
+	bool parasite = window->socket >= 0;
+	int own[] = {
+		window->uffd,
+		parasite ? window->socket : -1,
+		parasite ? window->far_socket : -1,
+		parasite ? window->args->device_fd : -1,
+	};
+
+	for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
+		if (ut_same_file(search->pid, fd, own[i]) == 1) {
+			close_there(search->pid, search->proc_fd, fd, own[i]);
+			break;
+		}
 	return true;
 }
 
@@ -192,7 +205,7 @@ void ut_strays(const struct ut_window *window, uint64_t forks_before)
 
 	/* Those of a process that runs another program now are gone, and may have forked.
 	 */
-	if ((window->uffd < 0 && !window->limits.known) ||
+	if ((window->uffd < 0 && window->socket < 0 && !window->limits.known) ||
 	    (!window->remote.gone && !has_threads(window)))
 		return;
 	/*

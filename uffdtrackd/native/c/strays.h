@@ -1,6 +1,7 @@
 #pragma once
 /*
- * Copies of our userfaultfd in processes that the target forked while it had one; and of
+ * Copies of our userfaultfd in processes that the target forked while it had one; of the
+ * parasite's descriptors (its pages no child gets: MADV_DONTFORK); and of
  * limits that were raised for it (limits.h).
  *
  *     target  ---- userfaultfd ---- fork ---- close ----
