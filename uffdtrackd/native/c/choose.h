@@ -11,7 +11,13 @@
 
 /* Better first. */
 enum ut_choice {
-	UT_CHOICE_RUNNING = 0, /* in user mode: no call to disturb */
+	/*
+	 * In user mode: no call to disturb. Or on a processor inside one, as a large
+	 * write that is copying, which returns with a part done if our stop comes just
+	 * then: /proc/TID/syscall says "running" for both, and nothing else tells them
+	 * apart.
+	 */
+	UT_CHOICE_RUNNING = 0,
 	UT_CHOICE_RESTARTS,    /* in a call that the kernel restarts by itself */
 	UT_CHOICE_RERUN,       /* in one that returns EINTR and is run again (eintr.h) */
 	UT_CHOICE_UNKNOWN,     /* in one of which nothing is known */
