@@ -32,7 +32,7 @@ kinds = pytest.mark.parametrize(
 ONLY_PARASITE = {Point.MAPPED, Point.WRITTEN, Point.SOCKET, Point.SENT}
 POINTS: dict[Method, list[Point]] = {
     Method.CALL: [p for p in Point if p is not Point.NONE and p not in ONLY_PARASITE],
-    Method.PARASITE: [p for p in Point if p not in {Point.NONE, Point.MADE}],
+    Method.PARASITE: [p for p in Point if p is not Point.NONE],
 }
 
 

@@ -181,7 +181,9 @@ def test_limits_of_who_runs_another_program(pair: Puppet) -> None:
 
 
 @pytest.mark.parametrize("failing", [0, 3], ids=["", "fails"])
-@pytest.mark.parametrize("point", [Point.MAPPED, Point.SENT], ids=["mapped", "sent"])
+@pytest.mark.parametrize(
+    "point", [Point.MADE, Point.MAPPED, Point.SENT], ids=["made", "mapped", "sent"]
+)
 def test_a_child_takes_the_parasite_along(pair: Puppet, point: Point, failing: int) -> None:
     """Neither its pages nor its descriptors, whatever comes of the injection."""
     children: list[int] = []

@@ -18,8 +18,10 @@
  *                  registers and mask kept, all signals blocked
  *     MASKED       |
  *                  +-- by call ----------------+-- by parasite -------------------------+
- *                  |   userfaultfd in the      |   mmap in the target: two pages, that  |
- *     MADE, MAPPED |   target                  |   no fork copies (madvise)             |
+ *                  |   userfaultfd in the      |   mmap in the target: two pages        |
+ *     MADE         |   target                  |                                        |
+ *                  |                           |   madvise: no fork copies them         |
+ *     MAPPED       |                           |                                        |
  *                  |                           |   code and data written from outside   |
  *     WRITTEN      |                           |                                        |
  *                  |                           |   mprotect, socketpair in the target;  |
@@ -45,7 +47,7 @@ enum ut_inject_point {
 	UT_POINT_SEIZED,
 	UT_POINT_STOPPED,
 	UT_POINT_MASKED,
-	UT_POINT_MADE, /* by call only; the four after it by parasite only */
+	UT_POINT_MADE, /* the four after it by parasite only */
 	UT_POINT_MAPPED,
 	UT_POINT_WRITTEN,
 	UT_POINT_SOCKET,

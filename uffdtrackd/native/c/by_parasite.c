@@ -67,7 +67,9 @@ static int map(struct ut_window *window, struct ut_error *error)
 
 	if (call_with_room(window, "mmap in the target", SYS_mmap, args, &result, error))
 		return -1;
-	window->base = (uint64_t)result;
+	window->base = window->mapped = (uint64_t)result;
+
+	ut_fault_point(&window->fault, UT_POINT_MADE);
 
 	/* Another thread may fork: no child gets these pages. If that cannot be, it does.
 	 */

@@ -63,6 +63,7 @@ static void forget(struct ut_window *window)
 	drop(&window->far_socket);
 	drop(&window->uffd);
 	window->target_fd = -1;
+	window->mapped = 0;
 	window->remote.gone = window->remote.stopped = false;
 	window->remote.asked = window->remote.kept = false;
 }

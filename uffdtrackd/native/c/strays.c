@@ -7,12 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "c/listing.h"
 #include "c/ours.h"
 #include "c/place.h"
+#include "parasite.h"
 
 /* A child that was stopped too late may have forked as well; nobody forks deeper in a
  * millisecond. */
@@ -34,8 +36,39 @@ uint64_t ut_forks(void)
 	return line ? strtoull(line + 11, NULL, 10) : 0;
 }
 
-/* Makes the process close one descriptor. */
-static void close_there(pid_t pid, int proc_fd, int fd, int own)
+/*
+ * Are the two pages in the list of mappings as they were between the mmap() and the
+ * madvise() of by_parasite.c, and alone? Nothing else can have come there: the place was
+ * taken.
+ */
+static bool untouched(int proc_fd, uint64_t base)
+{
+	char text[4096], line[64];
+	int fd = openat(proc_fd, "maps", O_RDONLY | O_CLOEXEC);
+	size_t have = 0;
+	ssize_t got = 0;
+	bool found = false;
+
+	if (fd < 0)
+		return false;
+	snprintf(line, sizeof(line), "%08lx-%08lx r-xp 00000000 00:00 0 \n", base,
+	         base + 2 * PARASITE_PAGE);
+	while (!found && (got = read(fd, text + have, sizeof(text) - 1 - have)) > 0) {
+		have += (size_t)got;
+		text[have] = 0;
+		found = strstr(text, line);
+		/* It may lie across the border of two reads. */
+		if (have > sizeof(line)) {
+			memmove(text, text + have - sizeof(line), sizeof(line));
+			have = sizeof(line);
+		}
+	}
+	close(fd);
+	return found;
+}
+
+/* Makes the process close one descriptor, or (fd is -1) unmap two pages. */
+static void rid(pid_t pid, int proc_fd, int fd, int own, uint64_t base)
 {
 	struct ut_inject_args args = {.pid = pid, .proc_fd = proc_fd, .pidfd = -1};
 	struct ut_inject_result result = {0};
@@ -55,8 +88,13 @@ static void close_there(pid_t pid, int proc_fd, int fd, int own)
 	there.remote.deadline_ns = ut_now_ns() + STOP_NS;
 	if (!ut_prepare(&there, &error)) {
 		/* It may have closed it by itself: looked at again when it is closed. */
-		if (!ut_window_open(&there, &error))
+		if (!ut_window_open(&there, &error)) {
+			uint64_t args[6] = {base, 2 * PARASITE_PAGE};
+
 			there.target_fd = fd;
+			if (base && untouched(proc_fd, base))
+				ut_remote_surely(&there.remote, SYS_munmap, args, &error);
+		}
 		ut_window_close(&there, &error);
 		ut_place_away();
 	}
@@ -89,7 +127,7 @@ static bool look_at_fd(void *argument, const char *name)
 
 	for (size_t i = 0; i < sizeof(own) / sizeof(*own); i++)
 		if (ut_same_file(search->pid, fd, own[i]) == 1) {
-			close_there(search->pid, search->proc_fd, fd, own[i]);
+			rid(search->pid, search->proc_fd, fd, own[i], 0);
 			break;
 		}
 	return true;
@@ -133,6 +171,8 @@ static void look_at_child(const struct ut_window *window, pid_t pid, int depth)
 	if (born_since(search.proc_fd, window->began_tick)) {
 		ut_limits_inherited(&window->limits, pid);
 		ut_list(search.proc_fd, "fd", look_at_fd, &search);
+		if (window->mapped && untouched(search.proc_fd, window->mapped))
+			rid(pid, search.proc_fd, -1, -1, window->mapped);
 		if (depth < DEPTH)
 			look_at_children(window, search.proc_fd, depth + 1);
 	}
@@ -205,7 +245,7 @@ void ut_strays(const struct ut_window *window, uint64_t forks_before)
 
 	/* Those of a process that runs another program now are gone, and may have forked.
 	 */
-	if ((window->uffd < 0 && window->socket < 0 && !window->limits.known) ||
+	if ((window->uffd < 0 && !window->mapped && !window->limits.known) ||
 	    (!window->remote.gone && !has_threads(window)))
 		return;
 	/*

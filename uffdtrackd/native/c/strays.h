@@ -1,8 +1,8 @@
 #pragma once
 /*
- * Copies of our userfaultfd in processes that the target forked while it had one; of the
- * parasite's descriptors (its pages no child gets: MADV_DONTFORK); and of
- * limits that were raised for it (limits.h).
+ * What processes have of ours that the target forked in the stop window: copies of the
+ * userfaultfd; the parasite's descriptors and, where the fork came before they were
+ * MADV_DONTFORK, its two pages; limits that were raised (limits.h).
  *
  *     target  ---- userfaultfd ---- fork ---- close ----
  *                                    '--> child: has it still

@@ -39,6 +39,7 @@ struct ut_window {
 	uint64_t began_ns;
 	uint64_t began_tick; /* c/strays.h */
 	uint64_t base;       /* of the two pages in the target, 0 none */
+	uint64_t mapped;     /* the same, also when they are gone; 0 never */
 	int32_t target_fd;   /* descriptor to close in the target, -1 none (ut_by_call) */
 	struct ut_limits limits;
 	struct ut_dispatch dispatch; /* to put back if .mode is not 0 */
