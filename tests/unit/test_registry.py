@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.fake_session import FakeSession
-from uffdtrackd.model.errors import NotPermitted
+from uffdtrackd.model.errors import AlreadyTracked, NotPermitted, TimedOut
 from uffdtrackd.service import policy as rules
 from uffdtrackd.service.peer import Peer
 from uffdtrackd.service.policy import Policy
@@ -75,6 +75,51 @@ def test_what_is_refused_is_not_attached_to() -> None:
         with pytest.raises(NotPermitted):
             await registry.attach(PEER, _wish(7))
         assert (len(registry), attached) == (0, [])
+
+    asyncio.run(main())
+
+
+def test_attaches_of_one_process_take_turns() -> None:
+    """Both would find it untracked else."""
+    inside, most = 0, 0
+    lock, entered, go_on = threading.Lock(), threading.Semaphore(0), threading.Event()
+    tracked: set[int] = set()
+
+    def attach(pid: int, **how: Any) -> Any:
+        nonlocal inside, most
+        if pid in tracked:
+            raise AlreadyTracked("it has a userfaultfd")
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        entered.release()
+        assert go_on.wait(20)
+        with lock:
+            inside -= 1
+        tracked.add(pid)
+        return _Session(pid)
+
+    async def main() -> None:
+        registry = Registry(Config(), Policy(owner=USER), attach=attach)
+        asked = [asyncio.ensure_future(registry.attach(PEER, _wish(7))) for _ in range(3)]
+        assert await asyncio.to_thread(entered.acquire, timeout=20)
+        # Who has no time does not wait, and another process is nobody's business.
+        with pytest.raises(TimedOut, match="somebody else"):
+            await registry.attach(PEER, _wish(7, deadline=0.05))
+        other = asyncio.ensure_future(registry.attach(PEER, _wish(8)))
+        assert await asyncio.to_thread(entered.acquire, timeout=20)
+        go_on.set()
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        held = [one for one in found if not isinstance(one, BaseException)]
+        assert len(held) == 1 and most == 2
+        for one in found:
+            if one is not held[0]:
+                assert isinstance(one, AlreadyTracked) and one.session == held[0].id
+        # An attach that failed left its turn, too.
+        with pytest.raises(AlreadyTracked):
+            await registry.attach(PEER, _wish(7, deadline=0.05))
+        for each in (held[0], await other):
+            await registry.detach(each)
 
     asyncio.run(main())
 

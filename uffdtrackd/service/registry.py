@@ -1,6 +1,6 @@
 """The sessions of the daemon, from attach to detach.
 
-    attach: limits --> worker: policy --> tracking.attach --> still the same process? --> Held
+    attach: limits --> worker: policy --> our turn? --> tracking.attach --> same process? --> Held
     look(): a target has ended --> let go of it; remembered for a while, so that its clients
             are told; then forgotten
 
@@ -38,6 +38,7 @@ from .keeper import Keeper, Left, put_back
 from .peer import Peer
 from .policy import Policy
 from .settings import Config
+from .turns import Turn, Turns
 from .worker import Worker
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Registry:
         self._poll = select.poll()
         self._ended: dict[str, float] = {}
         self._attaching: dict[int, int] = {}
+        self._turns = Turns()
         # Sessions that an earlier daemon had, whose targets were gone: owner, when found.
         self._gone: dict[str, tuple[int, float]] = {}
 
@@ -127,12 +129,20 @@ class Registry:
                     pid=wish.pid,
                 ),
             )
+        turn = self._turns.of(wish.pid)
+        try:
+            return await self._attach_in(turn, peer, wish)
+        finally:
+            # Only now: who comes next is told the session.
+            turn.leave()
+
+    async def _attach_in(self, turn: Turn, peer: Peer, wish: Wish) -> Held:
         permit = self._policy.permit(peer)
         name = f"s{secrets.token_hex(4)}"
         worker = self._worker(name)
         self._attaching[peer.uid] = self._attaching.get(peer.uid, 0) + 1
         try:
-            tracked = await worker.run(partial(self._attach_checked, wish, permit))
+            tracked = await worker.run(partial(self._attach_checked, turn, wish, permit))
         except BaseException as error:
             worker.stop()
             if isinstance(error, AlreadyTracked) and not error.session:
@@ -230,14 +240,16 @@ class Registry:
             raise
         return held, complete
 
-    def _attach_checked(self, wish: Wish, permit: Callable[[int], None]) -> Tracked:
-        # In the worker's thread: it looks at each thread of the target.
+    def _attach_checked(self, turn: Turn, wish: Wish, permit: Callable[[int], None]) -> Tracked:
+        # In the worker's thread: it looks at each thread of the target. And nobody has to wait for
+        # who may not have it anyway.
         permit(wish.pid)
+        deadline = turn.take(wish.deadline)
         tracked = self._attach(
             wish.pid,
             backend=wish.backend,
             follow=wish.follow,
-            deadline=wish.deadline,
+            deadline=deadline,
             most_processes=wish.most_processes,
             permit=permit,
         )
