@@ -169,3 +169,37 @@ def test_an_error_that_is_not_known_is_one_all_the_same() -> None:
     assert type(from_map({})) is TrackError
     assert from_map({"data": 7}).hint == ""
     assert from_map({"data": {"pid": "one", "start": [1], "end": 5}}).pid is None
+
+
+def test_a_frame_that_does_not_end_stays_bytes() -> None:
+    """Objects of it would be seventy times as large, and stay as long as the peer likes."""
+    import tracemalloc
+
+    most = 1 << 16
+    packed = msgpack.packb([0, 1, "hello", [[[{}] * 1023] * 63]])
+    body = packed[:-1]
+    assert most // 2 < len(packed) < most + 4096
+    one = Frames(most)
+    tracemalloc.start()
+    try:
+        for at in range(0, len(body), 4096):
+            assert one.feed(body[at : at + 4096]) == []
+        assert tracemalloc.get_traced_memory()[0] < 4 * most
+    finally:
+        tracemalloc.stop()
+    assert one.partial and not one.broken
+    # And the end is found, with what comes after it.
+    (found, after) = one.feed(packed[-1:] + request(9) + b"\x94")
+    assert isinstance(found, BadFrame) and found.msgid == 1
+    assert after == Call(9, "hello", {}) and one.partial
+
+
+def test_a_frame_that_never_ends_is_too_long_in_time() -> None:
+    one = Frames(MOST)
+    sent = one.feed(b"\x94\x00\x01\xa5hello\x91\xdc\x03\xff")
+    count = 0
+    while not one.broken:
+        sent += one.feed(b"\xdc\x00\x10" + b"\x80" * 16)
+        count += 19
+        assert count < 2 * MOST
+    assert not sent and count > MOST - 64 and str(MOST) in one.broken

@@ -167,6 +167,8 @@ class Daemon:
         try:
             method = protocol.find(call.method)
             params = schema.check(method, call.params)
+            # The call lives until it is answered; what the method does not know need not.
+            call.params.clear()
             if method.name in methods.HANDLERS:
                 self._spawn(self._handle(guest, call, method.name, params, fds))
                 return

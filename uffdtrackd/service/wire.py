@@ -5,9 +5,10 @@
     notification  [2, method, [params]]            no answer
 
     socket bytes --feed()--> Unpacker, with a limit on everything --> Call
-                                 |              |
-                                 |              +--> BadFrame with the msgid: in step, answered
-                                 +--> broken: nobody knows where the next frame begins
+                    ^            |              |
+                    |            |              +--> BadFrame with the msgid: in step, answered
+                    |            +--> broken: nobody knows where the next frame begins
+                    +-- what has begun waits as bytes, until its end is there
 
 Source: https://github.com/msgpack-rpc/msgpack-rpc/blob/master/spec.md
 """
@@ -59,7 +60,14 @@ class Frames:
         self._most = most
         self._end = 0
         self._fed = 0
-        self._unpacker = msgpack.Unpacker(
+        self._unpacker = self._made()
+        # Of a frame that has not ended. Meanwhile the unpacker only looks for its end: objects of
+        # it would be as much as a hundred times as large, for as long as the peer likes.
+        self._begun = bytearray()
+
+    def _made(self) -> msgpack.Unpacker:
+        most = self._most
+        return msgpack.Unpacker(
             raw=False,
             strict_map_key=False,
             # Two frames, for what is read in one go may end in the middle of the second.
@@ -77,28 +85,51 @@ class Frames:
     @property
     def partial(self) -> bool:
         """Whether a frame has begun and not ended."""
-        return self._fed > self._end
+        return bool(self._begun)
 
     def feed(self, data: bytes) -> list[Call | BadFrame]:
         """The frames that `data` completes."""
         found: list[Call | BadFrame] = []
-        self._fed += len(data)
         try:
+            if self._begun:
+                data = self._whole(data)
+            self._fed += len(data)
             self._unpacker.feed(data)
-            # To be told that there is no more costs as much as a frame.
-            while not self.broken and self._end < self._fed:
-                frame = self._unpacker.unpack()
-                self._end = self._unpacker.tell()
-                found.append(parse(frame))
-        except msgpack.OutOfData:
-            if self._fed - self._end > self._most:
-                self.broken = f"a frame may have {self._most} bytes"
+            try:
+                # To be told that there is no more costs as much as a frame.
+                while not self.broken and self._end < self._fed:
+                    frame = self._unpacker.unpack()
+                    self._end = self._unpacker.tell()
+                    found.append(parse(frame))
+            except msgpack.OutOfData:
+                rest = data[len(data) - (self._fed - self._end) :]
+                self._start_over()
+                self._whole(rest)
         except msgpack.BufferFull:
             self.broken = f"a frame may have {self._most} bytes"
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             # FormatError, StackError and the limits on lengths are ValueErrors.
             self.broken = str(error) or type(error).__name__
         return found
+
+    def _whole(self, data: bytes) -> bytes:
+        """All that has come since the frame began; nothing while its end is not there."""
+        self._begun += data
+        self._unpacker.feed(data)
+        try:
+            self._unpacker.skip()
+        except msgpack.OutOfData:
+            if len(self._begun) > self._most:
+                self.broken = f"a frame may have {self._most} bytes"
+            return b""
+        whole = bytes(self._begun)
+        self._begun = bytearray()
+        self._start_over()
+        return whole
+
+    def _start_over(self) -> None:
+        self._unpacker = self._made()
+        self._fed = self._end = 0
 
 
 def parse(frame: Any) -> Call | BadFrame:
