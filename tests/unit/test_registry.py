@@ -124,6 +124,36 @@ def test_attaches_of_one_process_take_turns() -> None:
     asyncio.run(main())
 
 
+def test_the_end_does_not_wait_for_a_worker_that_is_stuck(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("uffdtrackd.service.registry._END", 0.2)
+    stuck, go_on = threading.Event(), threading.Event()
+    sessions: dict[int, _Session] = {}
+
+    def attach(pid: int, **how: Any) -> Any:
+        return sessions.setdefault(pid, _Session(pid))
+
+    def wait() -> None:
+        stuck.set()
+        go_on.wait(60)
+
+    async def main() -> None:
+        registry = Registry(Config(), Policy(owner=USER), attach=attach)
+        bad = await registry.attach(PEER, _wish(7))
+        await registry.attach(PEER, _wish(8))
+        bad.worker.hand(wait)
+        assert await asyncio.to_thread(stuck.wait, 20)
+        try:
+            await asyncio.wait_for(registry.close(), 20)
+            assert (sessions[7].closed, sessions[8].closed) == (0, 1)
+            assert f"session {bad.id} does not end" in caplog.text
+        finally:
+            go_on.set()
+
+    asyncio.run(main())
+
+
 def test_a_thread_that_vanishes_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     gone = [11]
 

@@ -48,6 +48,8 @@ _REMEMBERED = 600.0
 # Sessions of an earlier daemon that are attached to at a time, and seconds that one may take.
 _AT_ONCE = 16
 _TAKE_OVER_DEADLINE = 10.0
+# Seconds that the end of the daemon waits for sessions: less than systemd does.
+_END = 20.0
 
 
 @dataclass(frozen=True)
@@ -326,8 +328,19 @@ class Registry:
         self._gone = {name: one for name, one in self._gone.items() if one[1] > forgotten}
 
     async def close(self) -> None:
-        """Ends all sessions, or leaves them to the next daemon."""
-        await asyncio.gather(*(self._leave(held) for held in self))
+        """Ends all sessions, or leaves them to the next daemon.
+
+        One whose worker is stuck is left as it is: what it has in the kernel ends with us.
+        """
+        leaving = {asyncio.ensure_future(self._leave(held)): held for held in self}
+        if not leaving:
+            return
+        done, late = await asyncio.wait(leaving.keys(), timeout=_END)
+        for one in late:
+            held = leaving[one]
+            log.error("session %s does not end: its worker is stuck", held.id)
+        for one in done:
+            one.result()
 
     async def _leave(self, held: Held) -> None:
         if held.kept is None or not held.keep:
