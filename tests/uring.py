@@ -3,6 +3,7 @@
     ring = Ring(puppet)                   io_uring_setup(2), its two mappings
     ring.register(address, length)        a fixed buffer: pinned from now on
     ring.read_fixed(fd, address, length)  submitted; the data comes when fd has some
+    ring.read_by_worker(fd, ...)          as read(), but always by a thread of the kernel
     ring.register_file(fd)                held by the ring from now on, as its file 0
     ring.write_held(address, length)      to the start of that file
     ring.wait()                           until it has been completed
@@ -20,7 +21,7 @@ from tests.victim import PATIENCE
 
 _SQES = 0x10000000
 _READ_FIXED, _READ, _WRITE = 4, 22, 23
-_FIXED_FILE = 1
+_FIXED_FILE, _ASYNC = 1, 16
 
 
 class Ring:
@@ -51,6 +52,10 @@ class Ring:
 
     def read(self, fd: int, at: int, length: int) -> None:
         self._submit(_READ, fd, at, length)
+
+    def read_by_worker(self, fd: int, at: int, length: int) -> None:
+        """A worker does it, who waits for more for some seconds then."""
+        self._submit(_READ, fd, at, length, flags=_ASYNC)
 
     def register_file(self, fd: int) -> None:
         self.puppet.store(self.scratch, struct.pack("i", fd))

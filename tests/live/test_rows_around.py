@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.live.row import Row
-from tests.procfs import PAGE, read_maps
+from tests.procfs import PAGE, idle_worker, read_maps, thread_states
 from tests.puppet import MAP_ANONYMOUS, MAP_SHARED, RW, Puppet
 from tests.slowfile import SlowFile
 from tests.uring import Ring
@@ -165,6 +165,33 @@ def test_row_20_aio(row: Row, slow: SlowFile) -> None:
     row.step()
     slow.answer(read)
     assert puppet.call("io_getevents", context, 1, 1, scratch + 512, 0) == 1
+    row.judge((at, 4))
+
+
+def wait_for_idle_worker(pid: int) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not any(idle_worker(pid, thread) for thread in thread_states(pid)):
+        assert time.monotonic() < limit, "no worker came to rest"
+
+
+def test_row_20_beside_an_idle_worker(row: Row, ring: Ring, slow: SlowFile) -> None:
+    """A worker of io_uring that waits for more cannot be stopped: the rest is all the same."""
+    puppet = row.puppet
+    reader = puppet.agent("thread")
+    at, other = puppet.alone(8), puppet.alone(1)
+    puppet.fill(at, 8)
+    fd = puppet.open(slow.path, os.O_RDONLY | os.O_DIRECT)
+    ring.read_by_worker(puppet.open("/dev/zero", os.O_RDONLY), other, 64)
+    ring.wait()
+    wait_for_idle_worker(puppet.pid)
+    row.watch()
+    ended = reader.begin(f"call read {fd} {at} {4 * PAGE}")
+    read = slow.wait_for_read()
+    for _ in range(3):
+        row.step()
+    slow.answer(read)
+    assert ended() == f"{4 * PAGE} 0"
+    row.step()
     row.judge((at, 4))
 
 

@@ -235,4 +235,5 @@ class Pinned:
             stats = procfs.thread_stats(self._pid)
         except ProcessLookupError:
             return False
-        return all(stat.state in "tT" or stat.dead for stat in stats)
+        # A worker of io_uring at rest cannot be stopped, and does not hinder a freeze (crowd.c).
+        return all(stat.state in "tT" or stat.dead or stat.worker for stat in stats)
