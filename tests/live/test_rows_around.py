@@ -16,7 +16,7 @@ import pytest
 
 from tests.live.row import Row
 from tests.procfs import PAGE, idle_worker, read_maps, thread_states
-from tests.puppet import MAP_ANONYMOUS, MAP_SHARED, RW, Puppet
+from tests.puppet import MADV_DONTNEED, MAP_ANONYMOUS, MAP_SHARED, RW, Puppet
 from tests.slowfile import SlowFile
 from tests.uring import Ring
 from tests.victim import PATIENCE
@@ -290,3 +290,33 @@ def test_row_27_protected_holes(row: Row) -> None:
     assert row.listed(iteration, at, 4) == 4
     assert row.listed(iteration, at + 4 * PAGE, 4) == 0, "a hole: reading it calls the handler"
     row.judge()
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_row_27_given_back(row: Row, written: bool) -> None:
+    puppet = row.puppet
+    at = puppet.alone(8)
+    own_userfaultfd(puppet, at, 8, 2)
+    puppet.fill(at, 8)
+    row.watch()
+    puppet.madvise(at + PAGE, 4, MADV_DONTNEED)
+    if written:
+        puppet.fill(at + PAGE, 2)
+    row.judge((at + PAGE, 4))
+    row.writes_are_seen(at, 8)
+
+
+def test_row_27_shared_without_a_page_table(row: Row) -> None:
+    """What it wrote, and what a child did, has no entry in the page table of who owns it."""
+    puppet = row.puppet
+    at = puppet.mmap(16, RW, MAP_SHARED | MAP_ANONYMOUS)
+    puppet.fill(at, 16)
+    child = puppet.agent("child")
+    puppet.madvise(at, 16, MADV_DONTNEED)
+    own_userfaultfd(puppet, at, 16, 2)
+    row.watch()
+    puppet.fill(at, 4)
+    puppet.madvise(at, 4, MADV_DONTNEED)
+    child.fill(at + 8 * PAGE, 4)
+    row.judge((at, 4), (at + 8 * PAGE, 4))
+    always_with_reason(row, at)

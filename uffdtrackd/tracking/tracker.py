@@ -241,7 +241,10 @@ class Tracker:
             discarded |= huge_gone
         always = space.always
         for region in space.always_if_populated:
-            always |= PageSet.from_ranges(populated(region, self._pagemap), self._page_size)
+            there = PageSet.from_ranges(populated(region, self._pagemap), self._page_size)
+            whole = PageSet.from_ranges([(region.vma.start, region.vma.end)], self._page_size)
+            always |= there
+            discarded |= (self._known.pages & whole) - there
         lost = gone | newly
         unseen = self._look_for_unseen(space, lost, swept)
         half = Half(dirty, discarded, always, lost, space, unseen, self._stats(found))

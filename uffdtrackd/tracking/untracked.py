@@ -104,7 +104,11 @@ class Judge:
         if refused.errno == errno.EPERM:
             return Untracked(vma, Tracking.ALWAYS, "shared memory that others may write", True)
         if refused.errno == errno.EBUSY:
-            return Untracked(vma, Tracking.ALWAYS, "owned by the target's own userfaultfd", False)
+            # What the object has is read without its handler, unless that wants to be asked first
+            # (UFFDIO_REGISTER_MODE_MINOR).
+            shared = bool(vma.flags & SHARED) and "ui" not in _vm_flags(self._tid, vma)
+            why = "owned by the target's own userfaultfd"
+            return Untracked(vma, Tracking.ALWAYS, why, False, shared)
         if refused.errno == errno.EADDRNOTAVAIL:
             return Untracked(vma, Tracking.ALWAYS, "begins below vm.mmap_min_addr", True)
         if vma.name.startswith("/secretmem"):
