@@ -116,11 +116,11 @@ class Puppet:
     def load(self, at: int, length: int) -> bytes:
         return bytes.fromhex(self.ask(f"load {at} {length}"))
 
-    def memfd(self, pages: int, *, seals: bool = False) -> int:
-        """A memfd of so many pages. seals: it may be sealed."""
+    def memfd(self, pages: int, *, seals: bool = False, huge: bool = False) -> int:
+        """A memfd of so many pages. seals: it may be sealed. huge: it is in huge pages."""
         name = self.mmap(1)
         self.store(name, b"puppet\0")
-        fd = self.call("memfd_create", name, 2 if seals else 0)
+        fd = self.call("memfd_create", name, 2 * seals + 4 * huge)
         self.munmap(name, 1)
         self.call("ftruncate", fd, pages * PAGE)
         return fd

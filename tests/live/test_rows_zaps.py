@@ -37,6 +37,7 @@ from tests.puppet import (
     Puppet,
 )
 from uffdtrackd.native.collect import Collected, Collector
+from uffdtrackd.native.layout import Layout, Vma
 from uffdtrackd.tracking.backing import stamp
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
@@ -228,6 +229,65 @@ def test_row_14_one_word_was_there(row: Row, huge_pages: None, after: str) -> No
         row.judge((last & -PAGE, 1))
         row.puppet.store(last, word)
         row.judge((last & -PAGE, 1))
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_row_17_hugetlb_file_under_a_private_mapping(
+    row: Row, huge_pages: None, copied: bool
+) -> None:
+    """What was read through it is the file's own, and follows what others write there."""
+    puppet = row.puppet
+    fd = puppet.memfd(2 * PER_HUGE, huge=True)
+    shared = puppet.mmap(2 * PER_HUGE, RW, MAP_SHARED, fd)
+    puppet.fill(shared, 2 * PER_HUGE)
+    at = puppet.mmap(2 * PER_HUGE, RW, MAP_PRIVATE, fd)
+    puppet.touch(at, 2 * PER_HUGE)
+    if copied:
+        puppet.fill(at, 1)
+    row.watch()
+    if copied:
+        puppet.madvise(at, PER_HUGE, MADV_DONTNEED)
+        puppet.touch(at, PER_HUGE)
+    puppet.fill(shared + 8 * PAGE, 4)
+    if copied:
+        row.judge((at, 1))
+    else:
+        row.judge((shared + 8 * PAGE, 4))
+    row.writes_are_seen(at + HUGE, 1)
+
+
+def test_row_14_asked_while_another_is_there(
+    row: Row, huge_pages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The size of its pages is asked by address, and known for the whole file system from then."""
+    puppet = row.puppet
+    whole = puppet.mmap(4 * PER_HUGE, PROT_NONE)
+    at = (whole + HUGE - 1) & -HUGE
+    fd = puppet.memfd(PER_HUGE)
+    puppet.mmap(PER_HUGE, RW, ANON | MAP_HUGETLB, at=at)
+    page_size_of, events = Layout.page_size_of, 0
+
+    def race(self: Layout, vma: Vma) -> int:
+        nonlocal events
+        if vma.start != at or vma.name.startswith("/memfd") or events:
+            return page_size_of(self, vma)
+        events += 1
+        puppet.mmap(PER_HUGE, RW, MAP_PRIVATE, fd, at=at)
+        try:
+            return page_size_of(self, vma)
+        finally:
+            puppet.mmap(PER_HUGE, RW, ANON | MAP_HUGETLB, at=at)
+
+    monkeypatch.setattr(Layout, "page_size_of", race)
+    row.watch()
+    assert events == 1
+    puppet.fill(at, PER_HUGE)
+    row.step()
+    row.step()
+    puppet.madvise(at, PER_HUGE, MADV_DONTNEED)
+    puppet.touch(at, PER_HUGE)
+    row.judge((at, PER_HUGE))
+    row.writes_are_seen(at, PER_HUGE)
 
 
 def sparse(row: Row, flags: int) -> int:

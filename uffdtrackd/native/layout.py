@@ -90,13 +90,15 @@ class Layout:
         text = self.text()
         return [_vma(vmas[i], text) for i in range(len(self))]
 
-    def page_size_at(self, address: int) -> int:
-        """Bytes in a page of the VMA at address; 0 where the kernel (before 6.11) does not tell.
+    def page_size_of(self, vma: Vma) -> int:
+        """Bytes in a page of a VMA; 0 where the kernel (before 6.11) does not tell.
 
-        Raises NativeError (ENOENT) where nothing is mapped.
+        Raises NativeError (ENOENT) where it is not mapped any more, or something else is.
         """
         error = new_error()
-        size = lib.ut_layout_page_size(self._c, address, error)
+        major, minor = vma.device
+        known = {"start": vma.start, "inode": vma.inode, "major": major, "minor": minor}
+        size = lib.ut_layout_page_size(self._c, ffi.new("struct ut_vma *", known), error)
         if size < 0:
             raise raised(error)
         return int(size)

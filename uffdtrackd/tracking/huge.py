@@ -6,6 +6,9 @@ reads zero stays "clean" for ever. Two looks make up for it:
     was present, is not            --> discarded
     present and clean, zero inside --> dirty: it may have been zapped and read again since
 
+A page that is the file's own, below a private mapping of one, counts as absent: writes to the file
+are seen by nobody here.
+
 The second needs no copy of the page: a clean page is either what it was or all zero, so one word
 that is not zero, the *witness*, proves that it is what it was. Eight bytes a page are read.
 
@@ -60,10 +63,16 @@ class HugePages:
         present: list[tuple[int, int]] = []
         for vma, _ in regions:
             dirty += self._clear(vma.start, vma.end)
-            now = scan.get(self._pagemap, vma.start, vma.end, mask=scan.Page.PRESENT)
+            now = scan.get(
+                self._pagemap,
+                vma.start,
+                vma.end,
+                mask=scan.Page.PRESENT | scan.Page.FILE,
+                inverted=scan.Page.FILE,
+            )
             present += [(start, end) for start, end, _ in now]
-        all_dirty = PageSet.from_ranges(dirty, self._page_size)
         all_present = PageSet.from_ranges(present, self._page_size)
+        all_dirty = PageSet.from_ranges(dirty, self._page_size) & all_present
         if not self._trusted:
             self._trusted, all_dirty = True, all_present
         extent = PageSet.from_ranges(((vma.start, vma.end) for vma, _ in regions), self._page_size)

@@ -46,6 +46,7 @@ class Space:
             ((u.vma.start, u.vma.end) for u in always if u.whole), page_size
         )
         self.always_if_populated = [u for u in always if not u.whole and not u.shared]
+        self.unsure = False  # something changed meanwhile: to be made anew
         self.huge: list[tuple[Vma, int]] = []
         self.shared_regions: list[Vma] = []
         self.shared_huge: list[tuple[Vma, int]] = []  # a part of shared_regions
@@ -77,7 +78,7 @@ class Space:
         )
         # Whether one scan says of every page what there is to say.
         self.private = not (
-            self.huge or self.shared_regions or self.always_if_populated or self.aio
+            self.unsure or self.huge or self.shared_regions or self.always_if_populated or self.aio
         )
 
     def _size_at(self, layout: Layout, vma: Vma) -> int:
@@ -86,9 +87,10 @@ class Space:
             return self._page_size
         if vma.device not in self._huge_sizes:
             try:
-                size = layout.page_size_at(vma.start)
+                size = layout.page_size_of(vma)
             except NativeError:
-                return self._page_size  # unmapped meanwhile: gone with the next layout
+                self.unsure = True  # unmapped meanwhile
+                return self._page_size
             if not size:
                 # Before PROCMAP_QUERY (6.11) only the name tells.
                 size = 2 << 20 if vma.name.startswith("/anon_hugepage") else self._page_size

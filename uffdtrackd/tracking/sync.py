@@ -189,7 +189,7 @@ class SyncTracker(Tracker):
         moved = changed or bool(missing)
         if missing or self._unclean:
             swept = self._register(missing, swept)
-        if moved or self._space is None:
+        if moved or self._space is None or self._space.unsure:
             self._space = space = self._look_around()
             aside = space.shared | space.excluded | self._untracked(space)
             self._plain = space.mapped - aside

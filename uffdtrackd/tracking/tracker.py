@@ -331,9 +331,10 @@ class Tracker:
     def _try_sweep(self) -> Quiet | Swept | bool:
         """A whole collection in one call if nothing is new; else whether maps changed."""
         settled = self._registrar.settled
-        if settled is None or self._unsettled or self._newly or self._space is None:
+        space = self._space
+        if settled is None or self._unsettled or self._newly or space is None or space.unsure:
             return self._layout.refresh()
-        own, always = self._own_file_pages.runs, self._space.always.runs
+        own, always = self._own_file_pages.runs, space.always.runs
         known = self._known.pages.runs
         self._asked = asked = Asked(settled, own, self._pinned.fds, always, known)
         return self._sweeper.run(asked)
@@ -346,7 +347,7 @@ class Tracker:
         newly = self._registrar.settle(self._layout, changed)
         newly, self._newly = newly | self._newly, self._none
         moved = changed or bool(newly)
-        if moved or self._space is None:
+        if moved or self._space is None or self._space.unsure:
             self._space = self._look_around()
         # What was mapped after maps was read, and unmapped before it is read again, is reported
         # although no maps ever showed it: a layout that moved is compared once more.

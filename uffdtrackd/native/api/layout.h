@@ -35,10 +35,11 @@ uint64_t ut_layout_count(const struct ut_layout *layout);
 const struct ut_vma *ut_layout_vmas(const struct ut_layout *layout, uint64_t *count);
 
 /*
- * Bytes in a page of the VMA at address, by PROCMAP_QUERY (Linux 6.11, commit
- * ed5d583a88a9); 0 where the kernel has none, -1 with *error where nothing is mapped.
+ * Bytes in a page of a VMA, by PROCMAP_QUERY (Linux 6.11, commit ed5d583a88a9); 0 where
+ * the kernel has none, -1 with *error where no VMA is mapped that begins there and shows
+ * the same file: of vma start, inode, major and minor are looked at.
  */
-int64_t ut_layout_page_size(const struct ut_layout *layout, uint64_t address,
+int64_t ut_layout_page_size(const struct ut_layout *layout, const struct ut_vma *vma,
                             struct ut_error *error);
 
 /*

@@ -240,16 +240,20 @@ struct vma_query {
 
 #define IOCTL_PROCMAP_QUERY _IOWR('f', 17, struct vma_query)
 
-int64_t ut_layout_page_size(const struct ut_layout *layout, uint64_t address,
+int64_t ut_layout_page_size(const struct ut_layout *layout, const struct ut_vma *vma,
                             struct ut_error *error)
 {
-	struct vma_query query = {.size = sizeof(query), .query_addr = address};
+	struct vma_query query = {.size = sizeof(query), .query_addr = vma->start};
 
-	if (!ioctl(layout->maps, IOCTL_PROCMAP_QUERY, &query))
-		return query.vma_page_size;
+	if (!ioctl(layout->maps, IOCTL_PROCMAP_QUERY, &query)) {
+		if (query.vma_start == vma->start && query.inode == vma->inode &&
+		    query.dev_major == vma->major && query.dev_minor == vma->minor)
+			return query.vma_page_size;
+		errno = ENOENT;
+	}
 	if (errno == ENOTTY)
 		return 0;
-	return ut_fail(error, "PROCMAP_QUERY", errno, 0, address, 0);
+	return ut_fail(error, "PROCMAP_QUERY", errno, 0, vma->start, 0);
 }
 
 int ut_layout_query(const struct ut_layout *layout, uint64_t address, uint64_t *start,
