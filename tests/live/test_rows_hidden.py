@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +27,14 @@ from tests.live.test_rows_around import pipe, ring, slow  # noqa: F401  (fixture
 from tests.live.test_rows_shared import F_SEAL_FUTURE_WRITE, must_be_always
 from tests.live.tree import Followed, no_process_events
 from tests.procfs import PAGE
-from tests.puppet import MAP_SHARED, MREMAP_FIXED, MREMAP_MAYMOVE, RW, Puppet
+from tests.puppet import (
+    MAP_SHARED,
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    RW,
+    Puppet,
+)
 from tests.slowfile import SlowFile
 from tests.uring import Ring
 from tests.victim import PATIENCE, Victim
@@ -240,6 +249,74 @@ def test_row_19_buffer_that_moved(row: Row, ring: Ring) -> None:  # noqa: F811
         row.oracle.final().check()
     ring.unregister()
     row.writes_are_seen(there, 8)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_row_19_buffer_that_left_its_place_mapped(row: Row, ring: Ring, written: bool) -> None:  # noqa: F811
+    """MREMAP_DONTUNMAP: nothing at the old place is new, and nothing is gone."""
+    at, there = row.puppet.alone(8), row.puppet.alone(8)
+    row.puppet.fill(at, 8)
+    ring.register(at, 8 * PAGE)
+    at_rest(row)
+    flags = MREMAP_MAYMOVE | MREMAP_FIXED | MREMAP_DONTUNMAP
+    assert row.puppet.call("mremap", at, 8 * PAGE, 8 * PAGE, flags, there) == there
+    if written:
+        row.puppet.fill(at, 8)
+    for _ in range(3):
+        row.step()
+    for page in (0, 3):
+        read_fixed(row.puppet, ring, at + page * PAGE, 4)
+        assert row.listed(row.step(), there, 8) == 8
+        row.oracle.final().check()
+    ring.unregister()
+    row.writes_are_seen(there, 8)
+
+
+def test_row_19_one_ring_does_not_account_for_another(row: Row, ring: Ring) -> None:  # noqa: F811
+    """A page is registered with a ring that is seen; more with one that only a child has."""
+    puppet, hidden = row.puppet, ring_of(row.puppet)
+    seen, unseen = puppet.alone(8), puppet.alone(8)
+    puppet.fill(seen, 8)
+    puppet.fill(unseen, 8)
+    ring.register(seen, PAGE)
+    hidden.register(unseen, 8 * PAGE)
+    hidden.puppet = puppet.agent("child")
+    puppet.munmap(hidden.ring, 2)
+    puppet.munmap(hidden.sqes, 1)
+    puppet.close(hidden.fd)
+    if b"VmPin:\t       0" in Path(f"/proc/{puppet.pid}/status").read_bytes():
+        pytest.skip("what a ring has pinned is not counted here")
+    at_rest(row)
+    row.step()
+    read_fixed(hidden.puppet, hidden, unseen, 4)
+    assert row.listed(row.step(), unseen, 8) == 8
+    row.oracle.final().check()
+
+
+def test_row_19_umem(row: Row) -> None:
+    """AF_XDP: packets arrive in pinned memory, which no count tells; the mapping of a ring does."""
+    puppet = row.puppet
+    at, scratch = puppet.alone(16), puppet.mmap(1)
+    puppet.fill(at, 16)
+    sol_xdp, umem_reg, fill_ring, pages = 283, 4, 5, 16
+    try:
+        fd = puppet.call("socket", 44, 3, 0)
+    except OSError as error:
+        pytest.skip(f"no AF_XDP here: {error}")
+    puppet.store(scratch, struct.pack("QQIIII", at, pages * PAGE, PAGE, 0, 0, 0))
+    puppet.call("setsockopt", fd, sol_xdp, umem_reg, scratch, 32)
+    puppet.store(scratch, struct.pack("I", 8))
+    puppet.call("setsockopt", fd, sol_xdp, fill_ring, scratch, 4)
+    puppet.mmap(1, RW, MAP_SHARED, fd, 0x100000000)
+    row.watch()
+    for _ in range(2):
+        assert row.listed(row.step(), at, pages) == pages
+    region = row.region(at)
+    assert (str(region.tracking), region.reason) == (
+        "always",
+        "a device may write to pinned memory",
+    )
+    row.oracle.final().check()
 
 
 def test_row_20_direct_read_into_shared_memory(family: Family, slow: SlowFile) -> None:  # noqa: F811

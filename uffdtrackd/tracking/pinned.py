@@ -4,6 +4,7 @@ Protection is of page tables. Who holds a page itself writes through it unseen:
 
     io_uring registered buffers    /proc/PID/fdinfo: UserBufs      listed while registered, and
                                                                    once more after
+    AF_XDP                         a mapping of its rings          everything is listed
     RDMA, VFIO, a ring that no     VmPin in /proc/PID/status says  everything is listed
       descriptor of ours shows     more than the rings account for
     O_DIRECT and AIO reads,        pinning counts as a write, and  all that was dirty since is
@@ -38,6 +39,10 @@ _MOST = 2 << 20
 
 # Bytes that /proc/PID/status may have: most are of the groups, of which there may be 65536.
 _STATUS = 1 << 20
+# Of an entry of pagemap: the frame, and whether there is one.
+_FRAME = (1 << 55) - 1 | 1 << 63
+_BY_DEVICE = "a device may write to pinned memory"
+_Range = tuple[int, int]
 _NO_FDS = (-1, -1, -1)
 _QUIET = (Means.NONE, 0)
 
@@ -60,16 +65,19 @@ class Pins:
 
 
 class Pinned:
-    """Looks after one address space. pid, tid: the process, and a live thread of it.
+    """Looks after one address space. pid, tid: the process, and a live thread of it. pagemap: the
+    caller's.
 
     nothing: what is told where nothing is pinned. at_rest: a look would say just that, if there
     are no means and nothing is pinned now; neither was before.
     """
 
-    def __init__(self, pid: int, tid: int, page_size: int) -> None:
+    def __init__(self, pid: int, tid: int, page_size: int, pagemap: int) -> None:
         self._pid = pid
         self._tid = tid
-        self._none = PageSet(page_size)
+        self._pagemap = pagemap
+        self._none = self._mapped = PageSet(page_size)
+        self._frames: dict[_Range, bytes] = {}  # of pinned ranges: see _look_at_frames()
         self.nothing = Pins(self._none)
         self._before = self.nothing
         self._late = self._none
@@ -111,20 +119,22 @@ class Pinned:
 
     def look(
         self,
-        asynchronous: bool,
+        shown: Means,
         mapped: PageSet,
         lost: PageSet,
         seen: tuple[Means, int] | None = None,
     ) -> tuple[Pins, Pins]:
         """What is pinned now, and what was a look ago: both are to be listed.
 
-        asynchronous: the layout shows an AIO ring. mapped: what is mapped; lost: what was, and is
+        shown: the means that the layout shows. mapped: what is mapped; lost: what was, and is
         not any more, or anew. seen: what a look just now found, and VmPin in bytes. Raises
         NativeError.
         """
-        if seen == _QUIET and not asynchronous:
+        self._mapped = mapped
+        if seen == _QUIET and not shown:
             before, self._before = self._before, self.nothing
             self.at_rest = not self._means
+            self._frames = {}
             return self.nothing, before
         try:
             means, pins = self._look() if seen is None else (seen[0], self._pins(*seen))
@@ -134,10 +144,14 @@ class Pinned:
             self.close()
             self._tid = self._live_thread()
             means, pins = self._look()
-        self._means |= means | (Means.RING if asynchronous else Means.NONE)
+        self._means |= means | shown
+        if shown & Means.DEVICE:
+            pins = Pins(self._none, True, _BY_DEVICE)
+        stays = self._look_at_frames(pins.ranges)
         if pins.ranges and not pins.everything:
             # A ring tells where its buffer was when it was registered; the pages go with mremap().
             self._moved |= bool(pins.ranges - mapped) or bool(self._before.ranges & lost)
+            self._moved |= not stays
             if self._moved:
                 why = "registered with io_uring, and mapped elsewhere since"
                 pins = Pins(self._none, True, why)
@@ -191,7 +205,7 @@ class Pinned:
 
     def _pins(self, means: Means, pinned: int) -> Pins:
         if means & Means.DEVICE:
-            return Pins(self._none, True, "a device may write to pinned memory")
+            return Pins(self._none, True, _BY_DEVICE)
         # Linux 7 counts no buffers of a ring whose owner may lock what it likes: ask the ring.
         ring = means & Means.RING and (pinned or self._descriptors is not None)
         buffers = self._buffers() if ring else []
@@ -199,12 +213,53 @@ class Pinned:
             return self.nothing
         if buffers is None:
             return Pins(self._none, True, "a ring that does not tell its buffers may write")
-        spread = sum(-(-end // _MOST) * _MOST - start // _MOST * _MOST for start, end in buffers)
-        if pinned > spread:
+        if pinned > sum(self._most(start, end) for start, end in buffers):
             return Pins(self._none, True, "pinned memory that nobody accounts for")
         size = self._none.page_size
         ranges = ((start // size * size, -(-end // size) * size) for start, end in buffers)
         return Pins(PageSet.from_ranges(ranges, size), False, "in part registered with io_uring")
+
+    def _most(self, start: int, end: int) -> int:
+        """Bytes that a buffer may be accounted with."""
+        size = self._none.page_size
+        low, high = start // _MOST * _MOST, -(-end // _MOST) * _MOST
+        # A compound page lies within what is mapped.
+        if not PageSet.from_ranges([(low, low + _MOST)], size) <= self._mapped:
+            low = start // size * size
+        if not PageSet.from_ranges([(high - _MOST, high)], size) <= self._mapped:
+            high = -(-end // size) * size
+        return high - low
+
+    def _look_at_frames(self, ranges: PageSet) -> bool:
+        """Whether the pinned pages are where they were at the last look.
+
+        A mapping may be moved and leave its old place mapped (MREMAP_DONTUNMAP). Pinned pages have
+        the same frame as long as they are; to whom frames are not shown they are at least present.
+        """
+        before, self._frames = self._frames, {}
+        for start, end in ranges:
+            count = (end - start) // self._none.page_size
+            entries = os.pread(self._pagemap, 8 * count, start // self._none.page_size * 8)
+            mask = int.from_bytes(_FRAME.to_bytes(8, "little") * count, "little")
+            frames = int.from_bytes(entries, "little") & mask
+            self._frames[start, end] = frames.to_bytes(8 * count, "little")
+        return all(
+            self._frames[key] == old
+            if key in self._frames
+            else all(self._agree(key, old, *other) for other in self._frames.items())
+            for key, old in before.items()
+        )
+
+    def _agree(self, one: _Range, frames: bytes, other: _Range, others: bytes) -> bool:
+        """Whether two looks at frames tell the same where they meet."""
+        low, high = max(one[0], other[0]), min(one[1], other[1])
+        first, second = (
+            found[(low - start) // self._none.page_size * 8 :][
+                : (high - low) // self._none.page_size * 8
+            ]
+            for start, found in ((one[0], frames), (other[0], others))
+        )
+        return low >= high or first == second
 
     def _pinned_bytes(self) -> int:
         found = _PINNED.search(os.pread(self._status, _STATUS, 0))

@@ -17,11 +17,24 @@ from collections.abc import Collection
 
 from ..model.pageset import PageSet
 from ..model.region import Region, Tracking
+from ..native.descriptors import Means
 from ..native.error import NativeError
 from ..native.layout import SHARED, Layout, Vma
 from .pinned import Pins
 from .registrar import Refused
 from .untracked import Judge, Untracked, kind_of
+
+# The two rings of a umem, in bytes into the socket (linux/if_xdp.h).
+_UMEM_RINGS = (0x100000000, 0x180000000)
+
+
+def _means(vma: Vma) -> Means:
+    """RING: io_setup(2). DEVICE: AF_XDP, whose memory is pinned, and counted by nobody."""
+    if vma.name.startswith("/[aio]"):
+        return Means.RING
+    if vma.name.startswith("socket:[") and vma.offset in _UMEM_RINGS:
+        return Means.DEVICE
+    return Means.NONE
 
 
 class Space:
@@ -54,10 +67,10 @@ class Space:
         self.shared_unseen = [
             one.vma for one in refused if one.vma.flags & SHARED and one.errno != errno.EPERM
         ]
-        self.aio = False  # whether there is a ring of asynchronous I/O (io_setup(2))
+        self.means = Means.NONE  # of writing past the page table that mappings tell of
         files: list[tuple[int, int]] = []
         for vma in layout.special():
-            self.aio |= vma.name.startswith("/[aio]")
+            self.means |= _means(vma)
             if untracked := self.untracked.get(vma.start):
                 if untracked.shared:
                     self.shared_regions.append(vma)
@@ -78,7 +91,11 @@ class Space:
         )
         # Whether one scan says of every page what there is to say.
         self.private = not (
-            self.unsure or self.huge or self.shared_regions or self.always_if_populated or self.aio
+            self.unsure
+            or self.huge
+            or self.shared_regions
+            or self.always_if_populated
+            or self.means
         )
 
     def _size_at(self, layout: Layout, vma: Vma) -> int:

@@ -80,7 +80,7 @@ class Tracker:
         self._limit = limit = scan.limit(pagemap)
         # maps ends with [vsyscall], which is of no address space and no scan may touch.
         self._scannable = PageSet.from_ranges([(0, limit)], page_size)
-        self._pinned = Pinned(pid, tid, page_size)
+        self._pinned = Pinned(pid, tid, page_size, pagemap)
         self._maps, self._mem, self._smaps = _open_files(tid)
         try:
             self._begin(pid, tid, uffd, earlier)
@@ -419,7 +419,7 @@ class Tracker:
         seen = None
         if isinstance(swept, Swept) and swept.means is not None:
             seen = swept.means, swept.pinned
-        pins, before = self._pinned.look(space.aio, space.mapped, lost, seen)
+        pins, before = self._pinned.look(space.means, space.mapped, lost, seen)
         return Unseen(pins, before, self._pinned.overdue())
 
     def _written_unseen(
