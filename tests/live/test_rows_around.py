@@ -16,10 +16,22 @@ import pytest
 
 from tests.live.row import Row
 from tests.procfs import PAGE, idle_worker, read_maps, thread_states
-from tests.puppet import MADV_DONTNEED, MAP_ANONYMOUS, MAP_SHARED, RW, Puppet
+from tests.puppet import (
+    MADV_DONTNEED,
+    MAP_ANONYMOUS,
+    MAP_SHARED,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PROT_NONE,
+    PROT_READ,
+    RW,
+    Puppet,
+)
 from tests.slowfile import SlowFile
 from tests.uring import Ring
 from tests.victim import PATIENCE
+from uffdtrackd.native.layout import Vma
+from uffdtrackd.tracking.untracked import Judge
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
@@ -243,6 +255,50 @@ def test_row_22_vdso(row: Row) -> None:
     found = {vma.label: vma.start for vma in read_maps(row.puppet.pid)}
     assert row.region(found["[vdso]"]).tracking == "always"
     assert row.region(found["[vvar]"]).tracking in ("skip", "always")
+    row.judge()
+
+
+def test_row_22_judged_while_it_is_away(row: Row, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring that cannot be read when that is tried, because it is elsewhere just then."""
+    puppet = row.puppet
+    scratch, at = puppet.mmap(1), puppet.alone(1)
+    puppet.call("io_setup", 8, scratch)
+    (context,) = struct.unpack("Q", puppet.load(scratch, 8))
+    (size,) = (vma.end - vma.start for vma in read_maps(puppet.pid) if vma.start == context)
+    hole, move = puppet.alone(size // PAGE, PROT_NONE), MREMAP_MAYMOVE | MREMAP_FIXED
+    is_readable, events = Judge._is_readable, 0
+
+    def race(self: Judge, vma: Vma) -> bool:
+        nonlocal events
+        if vma.start != context or events:
+            return is_readable(self, vma)
+        events += 1
+        puppet.call("mremap", context, size, size, move, hole)
+        try:
+            return is_readable(self, vma)
+        finally:
+            puppet.call("mremap", hole, size, size, move, context)
+
+    monkeypatch.setattr(Judge, "_is_readable", race)
+    row.watch()
+    assert events == 1
+    always_with_reason(row, context)
+    fd = puppet.open("/dev/zero", os.O_RDONLY)
+    control = struct.pack("QIIHHIQQqQII", 0, 0, 0, 0, 0, fd, at, 64, 0, 0, 0, 0)
+    puppet.store(scratch + 64, control)
+    puppet.store(scratch, struct.pack("Q", scratch + 64))
+    assert puppet.call("io_submit", context, 1, scratch) == 1
+    assert puppet.call("io_getevents", context, 1, 1, scratch + 512, 0) == 1
+    row.judge((context, 1))
+
+
+def test_row_22_a_socket_shows_what_it_received(row: Row) -> None:
+    """TCP_ZEROCOPY_RECEIVE puts pages into a mapping that the target can only read."""
+    puppet = row.puppet
+    fd = puppet.call("socket", 2, 1, 0)  # AF_INET, SOCK_STREAM
+    at = puppet.call("mmap", 0, 4 * PAGE, PROT_READ, MAP_SHARED, fd, 0)
+    row.watch()
+    always_with_reason(row, at)
     row.judge()
 
 

@@ -59,7 +59,8 @@ class Space:
             ((u.vma.start, u.vma.end) for u in always if u.whole), page_size
         )
         self.always_if_populated = [u for u in always if not u.whole and not u.shared]
-        self.unsure = False  # something changed meanwhile: to be made anew
+        self._judge = judge
+        self._moved = False  # something did, meanwhile
         self.huge: list[tuple[Vma, int]] = []
         self.shared_regions: list[Vma] = []
         self.shared_huge: list[tuple[Vma, int]] = []  # a part of shared_regions
@@ -91,12 +92,17 @@ class Space:
         )
         # Whether one scan says of every page what there is to say.
         self.private = not (
-            self.unsure
+            self._moved
             or self.huge
             or self.shared_regions
             or self.always_if_populated
             or self.means
         )
+
+    @property
+    def unsure(self) -> bool:
+        """Whether it is to be made anew: what was asked was of something else."""
+        return self._moved or self._judge.mistaken
 
     def _size_at(self, layout: Layout, vma: Vma) -> int:
         """Bytes in a page of a file-backed VMA. All mappings of one file system agree."""
@@ -106,7 +112,7 @@ class Space:
             try:
                 size = layout.page_size_of(vma)
             except NativeError:
-                self.unsure = True  # unmapped meanwhile
+                self._moved = True  # unmapped meanwhile
                 return self._page_size
             if not size:
                 # Before PROCMAP_QUERY (6.11) only the name tells.

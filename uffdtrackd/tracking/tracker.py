@@ -336,7 +336,8 @@ class Tracker:
             return self._layout.refresh()
         own, always = self._own_file_pages.runs, space.always.runs
         known = self._known.pages.runs
-        self._asked = asked = Asked(settled, own, self._pinned.fds, always, known)
+        asked = Asked(settled, own, self._pinned.fds, always, known)
+        self._asked = asked if self._judge.final else None
         return self._sweeper.run(asked)
 
     def _update_layout(self, changed: bool) -> tuple[PageSet, PageSet]:

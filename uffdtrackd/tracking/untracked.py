@@ -4,6 +4,8 @@ refused with   what it is                              becomes
 EPERM          shared mapping of a file on a disk that  skip    the file has the content
                the target can never write
 EPERM          the same of shared memory                always  others may write it
+EPERM          a socket (TCP_ZEROCOPY_RECEIVE)          always  there is no file that has what
+                                                                is shown
 EBUSY          it belongs to the target's own           always
                userfaultfd
 EINVAL, EPERM  vvar: the time of day                    skip
@@ -86,12 +88,34 @@ class Judge:
         self._mem_fd = mem_fd
         self._tid = tid
         self._judged: dict[Refused, Untracked] = {}
+        self._unread: set[Refused] = set()  # what could not be read when it was judged
 
     def judge(self, refused: Iterable[Refused]) -> dict[int, Untracked]:
         """What becomes of the regions, by start. Those that are gone are forgotten."""
-        known = self._judged
+        known = {one: how for one, how in self._judged.items() if one not in self._unread}
+        self._unread = set()
         self._judged = {one: known.get(one) or self._decide(one) for one in refused}
         return {untracked.vma.start: untracked for untracked in self._judged.values()}
+
+    @property
+    def final(self) -> bool:
+        """Whether `mistaken` need not be asked any more."""
+        return not self._unread
+
+    @property
+    def mistaken(self) -> bool:
+        """Whether something can be read by now that could not, and is to be judged again.
+
+        It was away for that moment; maps, and who refuses it, may be as before.
+        """
+        return any(self._is_readable(one.vma) for one in self._unread)
+
+    def _is_readable(self, vma: Vma) -> bool:
+        try:
+            os.pread(self._mem_fd, 1, vma.start)
+        except OSError:
+            return False
+        return True
 
     def _decide(self, refused: Refused) -> Untracked:
         vma, kind = refused.vma, kind_of(refused.vma)
@@ -99,6 +123,9 @@ class Judge:
             # It changes while everybody stands still. Since Linux 7 it can be read, but not kept.
             why = "written by the kernel all the time, the same in every process"
             return Untracked(vma, Tracking.SKIP, why, False)
+        if kind is Kind.SHARED_FILE and not vma.name.startswith("/"):
+            why = "shows what no file has, and the kernel puts there"
+            return Untracked(vma, Tracking.ALWAYS, why, False)
         if refused.errno == errno.EPERM and kind is Kind.SHARED_FILE:
             return Untracked(vma, Tracking.SKIP, "content of a file the target cannot write", False)
         if refused.errno == errno.EPERM:
@@ -125,9 +152,8 @@ class Judge:
         if kind is Kind.ANON and "dp" in _vm_flags(self._tid, vma):
             # Not `skip`: plain memory that is mapped in its place looks the same in maps.
             return Untracked(vma, Tracking.ALWAYS, "may be dropped by the kernel any time", True)
-        try:
-            os.pread(self._mem_fd, 1, vma.start)
-        except OSError:
+        if not self._is_readable(vma):
+            self._unread.add(refused)
             why = "made by the kernel, cannot be read from outside"
             return Untracked(vma, Tracking.SKIP, why, False)
         # Kernel and devices write such memory without the target's page tables knowing.
