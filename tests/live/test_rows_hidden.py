@@ -32,13 +32,17 @@ from tests.puppet import (
     MREMAP_DONTUNMAP,
     MREMAP_FIXED,
     MREMAP_MAYMOVE,
+    PROT_READ,
     RW,
     Puppet,
 )
 from tests.slowfile import SlowFile
 from tests.uring import Ring
 from tests.victim import PATIENCE, Victim
+from uffdtrackd.native.layout import Vma
 from uffdtrackd.tracking import neighbours
+from uffdtrackd.tracking import object as object_module
+from uffdtrackd.tracking.backing import Backing
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
@@ -180,6 +184,39 @@ def test_row_16_nobody_may_write_but_who_maps_it(row: Row, few: list[int], seale
         must_be_always(row, at)
     row.writes_are_seen(at + 3 * PAGE, 2)
     row.writes_are_seen(at, 16)
+
+
+def test_row_16_asked_while_another_is_there(
+    row: Row, few: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A seal is never taken off, and so known for good: it must be of this object."""
+    puppet = row.puppet
+    fd, other = puppet.memfd(16), puppet.memfd(16, seals=True)
+    puppet.call("fcntl", other, 1033, F_SEAL_FUTURE_WRITE)
+    at = puppet.mmap(16, RW, MAP_SHARED, fd)
+    source = puppet.mmap(1)
+    puppet.fill(at, 16)
+    opened, events = Backing, 0
+
+    def race(tid: int, vma: Vma) -> Backing:
+        nonlocal events
+        if vma.start != at or sys._getframe(1).f_code.co_name != "sealed" or events:
+            return opened(tid, vma)
+        events += 1
+        puppet.mmap(16, PROT_READ, MAP_SHARED, other, at=at)
+        try:
+            return opened(tid, vma)
+        finally:
+            puppet.mmap(16, RW, MAP_SHARED, fd, at=at)
+
+    monkeypatch.setattr(object_module, "Backing", race)
+    at_rest(row)
+    assert events == 1
+    puppet.fill(source)
+    puppet.fill(at)
+    puppet.call("pwrite64", fd, source, PAGE, 3 * PAGE)
+    row.judge((at, 1), (at + 3 * PAGE, 1))
+    must_be_always(row, at)
 
 
 @pytest.fixture

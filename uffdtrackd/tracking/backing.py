@@ -61,8 +61,12 @@ def path_of(tid: int, vma: Vma) -> str:
 
 def identity(tid: int, vma: Vma) -> str:
     """A name for the object that no other object has; "" where there is none to be had."""
+    return _identity(path_of(tid, vma), vma)
+
+
+def _identity(path: str, vma: Vma) -> str:
     try:
-        name = native.handle(path_of(tid, vma))
+        name = native.handle(path)
     except NativeError:
         return ""
     major, minor = vma.device
@@ -104,6 +108,10 @@ class Backing:
         trace: TracebackType | None,
     ) -> None:
         os.close(self._fd)
+
+    def shows(self, name: str, vma: Vma) -> bool:
+        """Whether it is the object with this identity: something else may have been mapped."""
+        return _identity(f"/proc/self/fd/{self._fd}", vma) == name
 
     def stamp(self) -> Stamp:
         return stamp(self._fd)

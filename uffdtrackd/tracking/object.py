@@ -72,10 +72,11 @@ class Place(NamedTuple):
 
 
 class SharedObject:
-    """views: who shows it in this iteration, and where. looks: how often all processes were asked
-    who has it. Both are the owner's."""
+    """name: its identity, see `backing`. views: who shows it in this iteration, and where. looks:
+    how often all processes were asked who has it. Both are the owner's."""
 
-    def __init__(self, page_size: int) -> None:
+    def __init__(self, page_size: int, name: str = "") -> None:
+        self._name = name
         self.views: list[tuple[View, Vma]] = []
         self.looks = 0  # at all processes
         self._none = PageSet(page_size)
@@ -130,7 +131,7 @@ class SharedObject:
             view, vma = self.some
             try:
                 with Backing(view.tid, vma) as backing:
-                    self._sealed = backing.sealed()
+                    self._sealed = backing.sealed() and backing.shows(self._name, vma)
             except OSError:
                 pass
         return self._sealed

@@ -129,7 +129,8 @@ class SharedMemory:
             self._names[view.pid] = view.regions, names
             for vma, name in zip(view.regions, names, strict=True):
                 if name not in objects:
-                    objects[name] = self._objects.get(name) or SharedObject(self._page_size)
+                    known = self._objects.get(name)
+                    objects[name] = known or SharedObject(self._page_size, name)
                     objects[name].views = []
                 objects[name].views.append((view, vma))
         self._objects = objects
