@@ -38,12 +38,21 @@ static bool leads_to(int dir, const char *path, const char *kind)
 	return got >= (ssize_t)length && !memcmp(target, kind, length);
 }
 
+/* /proc/self/fd of the injector, which is a process of its own. */
+static int own_folder = -1;
+
+void ut_ours_prepare(void)
+{
+	if (own_folder < 0)
+		own_folder = open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
 bool ut_own_kind(int own, const char *kind)
 {
-	char path[64];
+	char name[16];
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", own);
-	return leads_to(AT_FDCWD, path, kind);
+	snprintf(name, sizeof(name), "%d", own);
+	return leads_to(own_folder, name, kind);
 }
 
 bool ut_ours(const struct ut_window *window, int fd, int own, const char *kind)

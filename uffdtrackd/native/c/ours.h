@@ -18,6 +18,9 @@
 /* Is descriptor fd of a thread the same open file as our own one? -1: nobody can say. */
 int ut_same_file(pid_t tid, int fd, int own);
 
+/* Before the window: the way to our own descriptors takes longer than a look at one. */
+void ut_ours_prepare(void);
+
 /* Is our own descriptor of that kind? */
 bool ut_own_kind(int own, const char *kind);
 

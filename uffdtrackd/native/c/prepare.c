@@ -16,6 +16,7 @@
 
 #include "c/choose.h"
 #include "c/listing.h"
+#include "c/ours.h"
 #include "c/place.h"
 
 #define PIDFD_THREAD O_EXCL /* Linux 6.9: a pidfd of one thread */
@@ -217,6 +218,7 @@ int ut_prepare(struct ut_window *window, struct ut_error *error)
 
 	if (open_pidfd(window, error))
 		return -1;
+	ut_ours_prepare();
 	ut_place_beside(window->args->proc_fd, window->remote.tid);
 	return 0;
 }
