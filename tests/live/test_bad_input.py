@@ -16,8 +16,10 @@ import pytest
 
 import uffdtrackd
 from tests.live.footprint import footprint, state, tracer
+from tests.live.strike import injected
 from tests.victim import CACHE, TARGETS, Victim, build
 from uffdtrackd import errors
+from uffdtrackd.native.error import NativeError
 from uffdtrackd.tracking.attach import open_target
 
 pytestmark = pytest.mark.live
@@ -83,16 +85,31 @@ def test_kernel_thread(attach: Attach) -> None:
     refuses(attach, 2, errors.NotSupported, "kernel thread")
 
 
-@ways
-def test_32_bit(spawn_program: Callable[..., Victim], attach: Attach) -> None:
+def start_32_bit(spawn_program: Callable[..., Victim], name: str, *options: str) -> Victim:
     CACHE.mkdir(parents=True, exist_ok=True)
-    made, program = CACHE / "wait32.o", CACHE / "wait32"
-    subprocess.run(["as", "--32", TARGETS / "wait32.s", "-o", made], check=True)
+    made, program = CACHE / f"{name}.o", CACHE / name
+    subprocess.run(["as", "--32", *options, TARGETS / "wait32.s", "-o", made], check=True)
     subprocess.run(["ld", "-m", "elf_i386", made, "-o", program], check=True)
     try:
-        victim = spawn_program(program)
+        return spawn_program(program)
     except OSError as error:
         pytest.skip(f"this kernel runs no 32-bit programs: {error.strerror}")
+
+
+def test_32_bit_code_at_the_stop(spawn_program: Callable[..., Victim]) -> None:
+    """As of a 64-bit program that runs such code now and then: known when it has stopped."""
+    victim = start_32_bit(spawn_program, "spin32", "--defsym", "SPIN=1")
+    before = footprint(victim.pid)
+    for _ in range(5):
+        with pytest.raises(NativeError, match="read the registers"):
+            injected(victim.pid)
+    assert before.differences(footprint(victim.pid)) == []
+    assert victim.alive()
+
+
+@ways
+def test_32_bit(spawn_program: Callable[..., Victim], attach: Attach) -> None:
+    victim = start_32_bit(spawn_program, "wait32")
     while state(victim.pid) != "S":
         os.sched_yield()
     before = footprint(victim.pid)

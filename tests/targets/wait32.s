@@ -1,6 +1,6 @@
 # A 32-bit program without a libc, so that no 32-bit one is needed: it prints "ready", then
 # reads stdin until it ends.
-#   i386: as --32 wait32.s, ld -m elf_i386
+#   i386: as --32 wait32.s, ld -m elf_i386; with --defsym SPIN=1 it reads nothing and runs
 #   x32:  as --x32 --defsym X32=1 wait32.s, ld -m elf32_x86_64
 
 	.section .rodata
@@ -32,6 +32,12 @@ _start:	mov	$4, %eax			# write
 	mov	$text, %ecx
 	mov	$6, %edx
 	int	$0x80
+.ifdef SPIN
+	mov	$0x12345678, %esi
+spin:	cmp	$0x12345678, %esi
+	je	spin
+	ud2
+.endif
 again:	mov	$3, %eax			# read
 	xor	%ebx, %ebx
 	mov	$buffer, %ecx
