@@ -94,7 +94,7 @@ static void read_all(struct ut_layout *layout)
 			sum += text[vmas[i].name + j];
 		if (vmas[i].line > n || vmas[i].start >= vmas[i].end)
 			abort();
-		ut_layout_page_size(layout, vmas[i].start, &error);
+		ut_layout_page_size(layout, &vmas[i], &error);
 		ut_layout_query(layout, vmas[i].start, &start, &end);
 	}
 	pairs = malloc((found + 1) * 16);
