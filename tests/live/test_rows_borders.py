@@ -25,9 +25,12 @@ from tests.puppet import (
     RW,
     Puppet,
 )
+from uffdtrackd.model.pageset import PageSet
 from uffdtrackd.native.layout import Layout
 from uffdtrackd.native.protect import Vmas, register_whole
 from uffdtrackd.tracking import registrar
+from uffdtrackd.tracking.sync import SyncTracker
+from uffdtrackd.tracking.sync_registrar import SyncRegistrar
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
@@ -209,3 +212,34 @@ def test_row_35_stripped_while_another_is_registered(
         row.writes_are_seen(comes, 4)
     in_one_piece(puppet, stays, 8)
     row.judge((stays, 8))
+
+
+def test_row_35_grows_while_older_bits_are_taken_off(
+    row: Row, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is new, but maps are read again: what they show must not be forgotten."""
+    if backend != "sync":
+        pytest.skip("maps are read once more there only when something was registered")
+    puppet = row.puppet
+    at = puppet.alone(PAGES)
+    half, rest = PAGES // 2, PAGES - PAGES // 2
+    puppet.munmap(at + half * PAGE, rest)
+    row.watch()
+    tracker = row.session._tree.members[puppet.pid]._tracker
+    assert isinstance(tracker, SyncTracker)
+    register = SyncRegistrar.register
+    grown = False
+
+    def late(self: SyncRegistrar, layout: Layout, missing: PageSet) -> PageSet:
+        nonlocal grown
+        if not grown:
+            grown = True
+            assert puppet.call("mremap", at, half * PAGE, PAGES * PAGE, 0, 0) == at
+            puppet.fill(at + half * PAGE, rest)
+        return register(self, layout, missing)
+
+    monkeypatch.setattr(SyncRegistrar, "register", late)
+    tracker._unclean = PageSet.from_ranges([(at, at + half * PAGE)], PAGE)
+    row.step()
+    assert grown
+    row.writes_are_seen(at + half * PAGE, rest)

@@ -186,7 +186,8 @@ class SyncTracker(Tracker):
         if changed or self._lines_moved:
             missing |= self._sync_registrar.new_lines(self._layout)
             self._lines_moved = False
-        moved = changed or bool(missing)
+        # Registering reads maps again: what changed meanwhile will not show as a change later.
+        moved = changed or bool(missing) or bool(self._unclean)
         if missing or self._unclean:
             swept = self._register(missing, swept)
         if moved or self._space is None or self._space.unsure:
