@@ -3,8 +3,7 @@
 Nothing new is ever registered by itself: mmap, brk, mremap, or a mapping over another are born
 untracked, and a scan skips them in silence. So each iteration begins here:
 
-    PAGEMAP_SCAN "not WPALLOWED" over everything  --> what is not registered, and
-    maps, less what we have registered            --> what may be another's (EBUSY)
+    PAGEMAP_SCAN "not WPALLOWED" over everything  --> what is not registered
         less what is known to be refused          --> what is new: nothing, most of the time
         UFFDIO_REGISTER of the gap around it      --> registered; all of the gap counts as written
         `stale`: bits from before are taken off   --> no page looks protected that is not
@@ -75,18 +74,9 @@ class Registrar:
     """
 
     def __init__(
-        self,
-        uffd: int,
-        pagemap: int,
-        limit: int,
-        page_size: int,
-        smaps: int = -1,
-        inherited: bool = False,
+        self, uffd: int, pagemap: int, limit: int, page_size: int, smaps: int = -1
     ) -> None:
-        """smaps: /proc/PID/smaps, the caller's, where this kernel refuses too little.
-
-        inherited: what is registered at first is so with this userfaultfd, by an earlier tracker.
-        """
+        """smaps: /proc/PID/smaps, the caller's, where this kernel refuses too little."""
         self._smaps = smaps
         self._uffd = uffd
         self._pagemap = pagemap
@@ -96,10 +86,6 @@ class Registrar:
         self._layout: Layout | None = None
         self._none = self.postponed = PageSet(page_size)
         self._also = self._none  # registered outside of what was to be
-        # What was registered here and is still mapped: a scan does not tell with which userfaultfd
-        # something is registered. None: all that is, see `inherited`.
-        self._ours: PageSet | None = None if inherited else self._none
-        self._reachable = PageSet.from_ranges([(self._lowest, limit)], page_size)
         self._tells: int | Vmas = pagemap  # what is registered: see `register_whole`
         # What is not registered and need not be; None: not all is done, and it may look the same
         # next time.
@@ -116,7 +102,7 @@ class Registrar:
         self._layout = layout
         if changed:
             self._review_refused(layout)
-        newly, made = self._unclean, self._none
+        newly = self._unclean
         silent = self._silent(layout) if changed else self._none
         for _ in range(_ROUNDS):
             missing = scan.get(
@@ -132,21 +118,18 @@ class Registrar:
             unregistered = PageSet.from_ranges(
                 ((start, end) for start, end, _ in missing), self._page_size
             )
-            mapped = PageSet.from_runs(layout.mapped(), self._page_size) & self._reachable
-            if self._ours is None:
-                self._ours = mapped - unregistered
-            fresh = (unregistered | silent | (mapped - self._ours)) - self._refused_ranges()
+            fresh = (unregistered | silent) - self._refused_ranges()
             if not fresh:
                 break
             changed = True
+            mapped = PageSet.from_runs(layout.mapped(), self._page_size)
             self.postponed = silent = self._none
-            made |= self._register_around(fresh, mapped - fresh, layout)
+            newly |= self._register_around(fresh, mapped - fresh, layout)
             if self.postponed:
                 layout.refresh()
                 self._review_refused(layout)
         else:
             self._settled = None
-        newly |= made
         if newly:
             # Registered neighbours merge into one VMA: the layout is the one after that.
             layout.refresh()
@@ -156,10 +139,6 @@ class Registrar:
                 self._give_back_special()
             mapped = PageSet.from_runs(layout.mapped(), self._page_size)
             self._unclean = stale.clean(self._uffd, self._pagemap, newly & mapped)
-        if changed and self._ours is not None:
-            mapped = PageSet.from_runs(layout.mapped(), self._page_size)
-            left_out = self._refused_ranges() | self.postponed
-            self._ours = (self._ours | made) & (mapped - left_out)
         return newly
 
     def distrust(self) -> None:
@@ -232,7 +211,8 @@ class Registrar:
 
         Returns all that may be registered by now and was not, refused regions among it.
         """
-        gaps = iter(self._reachable - registered - self._refused_ranges())
+        everything = PageSet.from_ranges([(self._lowest, self._limit)], self._page_size)
+        gaps = iter(everything - registered - self._refused_ranges())
         done: list[tuple[int, int]] = []
         self._also = self._none
         for start, _ in fresh:

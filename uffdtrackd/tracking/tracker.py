@@ -92,8 +92,7 @@ class Tracker:
         pagemap, limit, page_size = self._pagemap, self._limit, self._page_size
         self._layout = Layout(self._maps)
         self._judge = Judge(self._mem, tid)
-        old = earlier is not None
-        self._registrar = Registrar(uffd, pagemap, limit, page_size, self._smaps, inherited=old)
+        self._registrar = Registrar(uffd, pagemap, limit, page_size, self._smaps)
         self._collector = Collector(pagemap, limit, silent_holes=not works("empty_huge_page"))
         self._huge = HugePages(pagemap, self._mem, page_size)
         self._pid, self._tid, self._uffd = pid, tid, uffd
