@@ -18,7 +18,6 @@ from uffdtrackd import PageSet
 from uffdtrackd.errors import TrackError
 from uffdtrackd.native.error import NativeError
 from uffdtrackd.tracking import stale
-from uffdtrackd.tracking.sync import SyncTracker
 
 pytestmark = pytest.mark.live
 
@@ -69,8 +68,7 @@ def test_an_iteration_that_fails_between_registering_and_cleaning(
         victim.ask("join")
         victim.ask("write 2")
         with monkeypatch.context() as patch:
-            patch.setattr(stale, "clean", fail)
-            patch.setattr(SyncTracker, "_unprotect", fail)
+            patch.setattr(stale, "swallowed", fail)
             with pytest.raises(TrackError):
                 session.iterate()
         assert listed() == region

@@ -1,7 +1,4 @@
-"""Rows 34, 35: what lies beside memory that is being registered goes, grows, or changes.
-
-The event comes between the question what is not registered and the call.
-"""
+"""Row 34: what cannot be registered goes while what lies beside it is being registered."""
 
 from __future__ import annotations
 
@@ -14,32 +11,22 @@ import pytest
 
 from tests.live.row import Row
 from tests.procfs import PAGE
-from tests.puppet import (
-    ANON,
-    MAP_SHARED,
-    MREMAP_DONTUNMAP,
-    MREMAP_FIXED,
-    MREMAP_MAYMOVE,
-    PROT_NONE,
-    PROT_READ,
-    RW,
-    Puppet,
-)
+from tests.puppet import MAP_SHARED, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_NONE, PROT_READ, Puppet
 from uffdtrackd.model.pageset import PageSet
 from uffdtrackd.native.layout import Layout
-from uffdtrackd.native.protect import Vmas, register_whole
+from uffdtrackd.native.protect import register_whole
 from uffdtrackd.tracking import registrar
 from uffdtrackd.tracking.sync import SyncTracker
 from uffdtrackd.tracking.sync_registrar import SyncRegistrar
 
-pytestmark = [pytest.mark.live, pytest.mark.both_backends]
+pytestmark = pytest.mark.live
 
 PAGES = 9
 #: The page of a mapping that is of a file which the target may only read.
 FILE = 4
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _asynchronous(backend: str) -> None:
     if backend == "sync":
         pytest.skip("nothing is registered there up to what is younger than a second")
@@ -48,7 +35,7 @@ def _asynchronous(backend: str) -> None:
 def watched(row: Row, folder: Path) -> tuple[int, int]:
     """Some pages under a session, one of which nobody can register. Returns where both begin.
 
-    What lies before the border is new, so that the next iteration registers that, up to it.
+    The first page is new, so that the next iteration registers what lies before the border.
     """
     puppet, path = row.puppet, folder / "file"
     path.write_bytes(os.urandom(PAGE))
@@ -56,7 +43,7 @@ def watched(row: Row, folder: Path) -> tuple[int, int]:
     border = at + FILE * PAGE
     puppet.mmap(1, PROT_READ, MAP_SHARED, puppet.open(path, os.O_RDONLY), at=border)
     row.watch()
-    puppet.mmap(FILE, at=at)
+    puppet.mmap(1, at=at)
     return at, border
 
 
@@ -77,15 +64,13 @@ class Race:
     ) -> None:
         self.happened = False
 
-        def register(
-            uffd: int, registered: int | Vmas, layout: Layout, start: int, end: int
-        ) -> object:
+        def register(uffd: int, layout: Layout, start: int, end: int) -> object:
             now = not self.happened and when(start, end)
             self.happened |= now
             if now and not after:
                 event()
             try:
-                return register_whole(uffd, registered, layout, start, end)
+                return register_whole(uffd, layout, start, end)
             finally:
                 if now and after:
                     event()
@@ -93,7 +78,6 @@ class Race:
         monkeypatch.setattr(registrar, "register_whole", register)
 
 
-@pytest.mark.usefixtures("_asynchronous")
 def test_row_34_a_border_goes(row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One mapping comes where the border was; it must be in one piece for mremap(2)."""
     puppet = row.puppet
@@ -112,7 +96,6 @@ def test_row_34_a_border_goes(row: Row, tmp_path: Path, monkeypatch: pytest.Monk
     row.writes_are_seen(there, PAGES)
 
 
-@pytest.mark.usefixtures("_asynchronous")
 def test_row_34_what_was_refused_is_other_memory(
     row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,88 +113,6 @@ def test_row_34_what_was_refused_is_other_memory(
     row.step()
     row.writes_are_seen(border, 1)
     assert str(row.region(border).tracking) == "async"
-
-
-MOVE = MREMAP_MAYMOVE | MREMAP_FIXED
-
-
-def in_one_piece(puppet: Puppet, at: int, pages: int) -> int:
-    """Moves memory as a whole, which the kernel does of one mapping only. Returns where it is."""
-    there = puppet.alone(pages, PROT_NONE)
-    assert puppet.call("mremap", at, pages * PAGE, pages * PAGE, MOVE, there) == there
-    return there
-
-
-@pytest.mark.parametrize("which", ["new", "registered"])
-@pytest.mark.parametrize("neighbour", [True, False])
-def test_row_34_it_grows(
-    row: Row, monkeypatch: pytest.MonkeyPatch, which: str, neighbour: bool
-) -> None:
-    """As realloc(3) does with a large block; what is new may be that, or lie behind it."""
-    puppet = row.puppet
-    whole = puppet.alone(64, PROT_NONE)
-    puppet.munmap(whole, 64)
-    if neighbour:  # that cannot merge, and where the call ends
-        puppet.mmap(8, PROT_READ, at=whole + 56 * PAGE)
-    if which == "registered":
-        puppet.mmap(8, at=whole)
-        puppet.fill(whole, 8)
-    row.watch()
-    new = puppet.mmap(8, at=whole + 24 * PAGE)
-    if which == "new":
-        puppet.mmap(8, at=whole)
-
-    def grow() -> None:
-        assert puppet.call("mremap", whole, 8 * PAGE, 12 * PAGE, 0) == whole
-        puppet.fill(whole, 12)
-
-    race = Race(monkeypatch, lambda start, end: start <= new < end, grow)
-    row.step()
-    assert race.happened
-    for _ in range(2):
-        row.step()
-    there = in_one_piece(puppet, whole, 12)
-    row.judge((there, 12))
-    row.writes_are_seen(there, 12)
-
-
-@pytest.mark.parametrize("near", [True, False])
-@pytest.mark.parametrize("dontunmap", [False, True])
-@pytest.mark.parametrize("place", ["over", "beside"])
-def test_row_35_stripped_while_another_is_registered(
-    row: Row, monkeypatch: pytest.MonkeyPatch, place: str, dontunmap: bool, near: bool
-) -> None:
-    """A mapping loses its registration after it was asked for; maps may be the same as before.
-
-    near: what is new lies beside it.
-    """
-    puppet = row.puppet
-    whole = puppet.alone(64, PROT_NONE)
-    puppet.munmap(whole, 64)
-    stays = whole + 8 * PAGE
-    comes, other = stays + 4 * PAGE, whole + 40 * PAGE
-    puppet.mmap(8 if place == "over" else 4, at=stays)
-    puppet.fill(stays, 8 if place == "over" else 4)
-    puppet.mmap(4, RW, ANON, at=other)  # never touched: it merges wherever it comes
-    row.watch()
-
-    def strip() -> None:
-        flags = MOVE | (MREMAP_DONTUNMAP if dontunmap else 0)
-        puppet.call("mremap", other, 4 * PAGE, 4 * PAGE, flags, comes)
-        puppet.fill(stays, 4)
-
-    new = puppet.mmap(1, RW, at=whole + 2 * PAGE if near else 0)
-    puppet.fill(new)
-    race = Race(monkeypatch, lambda start, end: start <= new < end, strip)
-    row.step()
-    assert race.happened
-    row.step()
-    row.oracle.final().check()
-    for _ in range(2):
-        row.writes_are_seen(stays, 4)
-        row.writes_are_seen(comes, 4)
-    in_one_piece(puppet, stays, 8)
-    row.judge((stays, 8))
 
 
 def test_row_35_grows_while_older_bits_are_taken_off(

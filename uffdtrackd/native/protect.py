@@ -27,24 +27,15 @@ class Vmas:
         return cls(made, lib.ut_layout_pairs(layout.c, gone, count, made))
 
 
-def register_whole(
-    uffd: int, registered: int | Vmas, layout: Layout, start: int, end: int
-) -> memoryview | None:
+def register_whole(uffd: int, layout: Layout, start: int, end: int) -> memoryview | None:
     """UFFDIO_REGISTER of bytes [start, end), without leaving a VMA in two pieces.
 
-    registered: a pagemap where PAGEMAP_SCAN tells it; else the VMAs that are, as far as anybody
-    knows. Returns what had to be registered besides, as runs; None if nothing was done, for an end
-    is inside of a VMA that is not registered. `layout` is refreshed. Raises NativeError as
-    scan.register().
+    Returns what had to be registered besides, as runs; None if nothing was done, for an end is
+    inside of a VMA. `layout` is refreshed. Raises NativeError as scan.register().
     """
     also = ffi.gc(lib.ut_regions_new(), lib.ut_regions_free)
-    if isinstance(registered, int):
-        by = ffi.new("struct ut_registered *", {"pagemap": registered})
-    else:
-        known = {"pagemap": -1, "known": registered.words, "count": registered.count}
-        by = ffi.new("struct ut_registered *", known)
     error = new_error()
-    done = lib.ut_register_whole(uffd, by, layout.c, start, end, also, error)
+    done = lib.ut_register_whole(uffd, layout.c, start, end, also, error)
     if done < 0:
         raise raised(error)
     return as_runs(also) if done == 0 else None

@@ -5,22 +5,19 @@ untracked, and a scan skips them in silence. So each iteration begins here:
 
     PAGEMAP_SCAN "not WPALLOWED" over everything  --> what is not registered
         less what is known to be refused          --> what is new: nothing, most of the time
-        UFFDIO_REGISTER of the gap around it      --> registered; all of the gap counts as written
+        UFFDIO_REGISTER of the gap around it      --> registered; all of it counts as written
         `stale`: bits from before are taken off   --> no page looks protected that is not
 
-    0        refused         new     registered   new     refused   limit
-    |---------[vvar]---------[~~~]---#############[~~]----[r--s]-----|
-                   |<--- one call -->|            |<-another->|
+    0        refused         new      refused                       limit
+    |---------[vvar]----#####[~~~]#####[r--s]------------------------|
+                   |<----- one call ------>|
 
 A call must never cover part of a VMA: that would split it, and an mremap() of the target over the
-two halves would fail. New memory may grow while we look at it, so a call ends where it cannot: at
-what is registered, or refused. Nor may a call cover what was registered when the kernel was asked:
-that may have lost its registration since, and would have it back unnoticed, with bits that mean
-nothing (`stale`). So what can be registered by a call is the gap, and all of that is new.
-
-Only when the kernel refuses a gap is the culprit looked for, by borders of a fresh /proc/PID/maps.
-But a border of maps may have gone by the time of the call, for regions come and go: c/register.c
-looks at both ends just before and after, and the rest is tried again.
+two halves would fail. The gap between two refused regions begins and ends at VMA borders;
+registered VMAs and holes inside it are no hindrance. Only when the kernel refuses a gap is the
+culprit looked for, by borders of a fresh /proc/PID/maps. But a border of maps may have gone by the
+time of the call, for refused regions come and go as others do (a file mapped shared for reading, a
+ring): c/register.c looks at both ends just before and after, and the rest is tried again.
 """
 
 from __future__ import annotations
@@ -34,7 +31,7 @@ from ..native import scan
 from ..native.error import NativeError
 from ..native.faults import unregister
 from ..native.layout import SHARED, WRITE, Layout, Vma
-from ..native.protect import Vmas, register_whole
+from ..native.protect import register_whole
 from . import stale
 from .special import special_mappings
 
@@ -86,7 +83,6 @@ class Registrar:
         self._layout: Layout | None = None
         self._none = self.postponed = PageSet(page_size)
         self._also = self._none  # registered outside of what was to be
-        self._tells: int | Vmas = pagemap  # what is registered: see `register_whole`
         # What is not registered and need not be; None: not all is done, and it may look the same
         # next time.
         self._settled: list[tuple[int, int, int]] | None = None
@@ -103,7 +99,7 @@ class Registrar:
         if changed:
             self._review_refused(layout)
         newly = self._unclean
-        silent = self._silent(layout) if changed else self._none
+        before = layout.text() if newly else b""
         for _ in range(_ROUNDS):
             missing = scan.get(
                 self._pagemap,
@@ -118,13 +114,18 @@ class Registrar:
             unregistered = PageSet.from_ranges(
                 ((start, end) for start, end, _ in missing), self._page_size
             )
-            fresh = (unregistered | silent) - self._refused_ranges()
+            fresh = unregistered - self._refused_ranges()
             if not fresh:
                 break
+            before = before or layout.text()
+            newly |= fresh
             changed = True
-            mapped = PageSet.from_runs(layout.mapped(), self._page_size)
-            self.postponed = silent = self._none
-            newly |= self._register_around(fresh, mapped - fresh, layout)
+            self._also = self.postponed = self._none
+            done = self._lowest
+            for start, end in fresh:
+                if end > done:
+                    done = self._register_around(start, end, layout)
+            newly |= self._also & unregistered
             if self.postponed:
                 layout.refresh()
                 self._review_refused(layout)
@@ -137,6 +138,8 @@ class Registrar:
                 self._settled = None  # what it now is has been left out, and is not refused
             if self._smaps >= 0:
                 self._give_back_special()
+            swallowed = stale.swallowed(before, layout.text())
+            newly |= PageSet.from_ranges(swallowed, self._page_size) - self._refused_ranges()
             mapped = PageSet.from_runs(layout.mapped(), self._page_size)
             self._unclean = stale.clean(self._uffd, self._pagemap, newly & mapped)
         return newly
@@ -191,38 +194,21 @@ class Registrar:
                 del self.refused[start]
         return self.refused != before
 
-    def _silent(self, layout: Layout) -> PageSet:
-        """What PAGEMAP_SCAN passes over although it is not registered: VM_PFNMAP (vvar, devices).
+    def _gap(self, start: int, end: int) -> tuple[int, int]:
+        """The gap between refused regions that holds [start, end)."""
+        low, high = self._lowest, self._limit
+        for refused in self.refused.values():
+            if refused.vma.end <= start:
+                low = max(low, refused.vma.end)
+            elif refused.vma.start >= end:
+                high = min(high, refused.vma.start)
+        return low, high
 
-        It is to be tried, once, for only its refusal tells what it is.
-        """
-        found = [
-            (vma.start, vma.end)
-            for vma in layout.special()
-            if self._is_suspect(vma)
-            and vma.end <= self._limit
-            and vma.start not in self.refused
-            and not scan.get(self._pagemap, vma.start, vma.start + self._page_size)
-        ]
-        return PageSet.from_ranges(found, self._page_size)
-
-    def _register_around(self, fresh: PageSet, registered: PageSet, layout: Layout) -> PageSet:
-        """Registers the gaps that hold something new, between what is registered, and refused.
-
-        Returns all that may be registered by now and was not, refused regions among it.
-        """
-        everything = PageSet.from_ranges([(self._lowest, self._limit)], self._page_size)
-        gaps = iter(everything - registered - self._refused_ranges())
-        done: list[tuple[int, int]] = []
-        self._also = self._none
-        for start, _ in fresh:
-            if done and start < done[-1][1]:
-                continue
-            # Each new range lies within a gap, and both come by address.
-            low, high = next(gap for gap in gaps if start < gap[1])
-            self._register_gap(low, high, layout)
-            done.append((low, high))
-        return PageSet.from_ranges(done, self._page_size) | self._also
+    def _register_around(self, start: int, end: int, layout: Layout) -> int:
+        """Registers the gap around a new range; returns its end: what is below is done."""
+        low, high = self._gap(start, end)
+        self._register_gap(low, high, layout)
+        return high
 
     def _register_gap(self, low: int, high: int, layout: Layout) -> None:
         """Registers everything in [low, high), whose ends are borders of VMAs, but the refused."""
@@ -272,7 +258,7 @@ class Registrar:
         """Registers what lies between two borders, or postpones it. Returns why it is refused."""
         assert self._layout is not None
         try:
-            also = register_whole(self._uffd, self._tells, self._layout, start, end)
+            also = register_whole(self._uffd, self._layout, start, end)
         except NativeError as error:
             if error.errno not in (*REFUSALS, errno.ENOMEM):
                 raise

@@ -11,16 +11,16 @@ merged one (mremap_userfaultfd_prep() -> userfaultfd_reset_ctx(), mm/userfaultfd
 So a bit found in a region that was registered a moment ago is a lie: it is taken off before
 anything is collected. The same for what a tracker that died in between left behind.
 
-That may happen at any moment, also between asking what is not registered and registering it. So no
-call covers what was registered when that was asked: a neighbour that was stripped since stays so,
-and the next question finds it. And whatever a call did cover counts as registered a moment ago, not
-just what was found to be new: `registrar` returns all of it. (maps does not help. Let the neighbour
-be stripped by what is moved onto a part of itself, and every line is as it was.)
+There is a moment between asking what is not registered and registering the gap around it. A
+neighbour that loses its registration just then gets it back unnoticed. But the VMA that swallowed
+it has part of its range from elsewhere, which maps before and after show.
 """
 
 from __future__ import annotations
 
 import errno
+from bisect import bisect_right
+from collections.abc import Iterator
 
 from ..model.pageset import PageSet
 from ..native import scan
@@ -75,3 +75,37 @@ def _clean_range(
             if error.errno not in (errno.ENOENT, errno.EAGAIN):
                 raise
     return [(start, end)]
+
+
+def swallowed(before: bytes, after: bytes) -> Iterator[tuple[int, int]]:
+    """VMAs of maps `after` of which some part was something else, or nothing, in maps `before`.
+
+    VMAs that only merged or were cut between the two are none of these.
+    """
+    old = before.splitlines()
+    changed = set(after.splitlines()).difference(old)
+    if not changed:
+        return
+    starts = [int(line[: line.index(b"-")], 16) for line in old]
+    for line in changed:
+        start, end, place = _parse(line)
+        at = start
+        index = max(bisect_right(starts, start) - 1, 0)
+        while at < end and index < len(old):
+            low, high, old_place = _parse(old[index])
+            if low > at or (high > at and old_place != place):
+                break
+            at = max(at, high)
+            index += 1
+        if at < end:
+            yield start, end
+
+
+def _parse(line: bytes) -> tuple[int, int, tuple[object, ...]]:
+    """start, end, and what must agree for two VMAs to be parts of one."""
+    fields = line.split(maxsplit=5)
+    start, _, end = fields[0].partition(b"-")
+    low = int(start, 16)
+    # The offset of a file at address 0, so that neighbours agree.
+    shift = int(fields[2], 16) - low if fields[4] != b"0" else 0
+    return low, int(end, 16), (fields[1], shift, *fields[3:])

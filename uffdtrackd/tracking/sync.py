@@ -29,6 +29,7 @@ from ..native import protect, scan
 from ..native.error import NativeError
 from ..native.faults import Faults, enable_sync
 from ..native.protect import Swept, Vmas
+from . import stale
 from .collection import Collection, Half, Remembered
 from .huge import HugePages
 from .object import View
@@ -61,9 +62,7 @@ class SyncTracker(Tracker):
     ) -> None:
         super().__init__(pid, tid, uffd, pagemap, page_size, earlier)
         self._huge = HugePages(pagemap, self._mem, page_size, self._clear_huge)
-        self._sync_registrar = SyncRegistrar(
-            uffd, pagemap, self._limit, page_size, earlier is not None
-        )
+        self._sync_registrar = SyncRegistrar(uffd, pagemap, self._limit, page_size)
         self._registrar = self._sync_registrar
         self._vmas: Vmas | None = None
         self._plain = self._none  # private, tracked, of small pages
@@ -216,38 +215,28 @@ class SyncTracker(Tracker):
 
     def _register(self, missing: PageSet, swept: Swept) -> Swept:
         """Registers, and takes off the bits that were there before. Returns the pages anew."""
-        registered = self._sync_registrar.register(self._layout, missing)
+        text = self._layout.text()
+        also = self._sync_registrar.register(self._layout, missing)
         self._lines_moved = True
         self._choose_vmas()
-        unclean = self._unclean | self._pages(swept.unregistered) | registered
+        swallowed = PageSet.from_ranges(stale.swallowed(text, self._layout.text()), self._page_size)
+        unclean = self._unclean | self._pages(swept.unregistered) | swallowed | also
         if not unclean:
             return swept
-        # Bits may also have come with a mapping that moved since the sweep, before Linux 6.13.
         self._unclean = self._unprotect(unclean)
-        return self._sweep() if self._pages(swept.clean) & unclean else swept
+        return self._sweep()
 
     def _unprotect(self, unclean: PageSet) -> PageSet:
         """Takes the bits off; returns where the target was in the way."""
-        refused = [(one.vma.start, one.vma.end) for one in self._sync_registrar.refused.values()]
-        unclean &= self._pages(self._layout.mapped())
-        left = self._try_unprotect(unclean - PageSet.from_ranges(refused, self._page_size))
-        if not left:
-            return left
-        # Kernels before 6.4 take one VMA a call, and all stop at what is not registered.
-        found = self._none
-        for vma in self._layout.vmas():
-            part = PageSet.from_ranges([(vma.start, vma.end)], self._page_size) & left
-            if part:
-                found |= self._try_unprotect(part)
-        return found
-
-    def _try_unprotect(self, pages: PageSet) -> PageSet:
         left = []
-        for start, end in pages:
+        for vma in self._layout.vmas():
+            part = PageSet.from_ranges([(vma.start, vma.end)], self._page_size)
+            if not part & unclean or vma.start in self._sync_registrar.refused:
+                continue
             try:
-                scan.unprotect(self._uffd, start, end)
+                scan.unprotect(self._uffd, vma.start, vma.end)
             except NativeError:
-                left.append((start, end))
+                left.append((vma.start, vma.end))
         return PageSet.from_ranges(left, self._page_size)
 
     def _disbelieve(self, swept: Swept) -> Swept:

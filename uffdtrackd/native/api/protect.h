@@ -18,18 +18,11 @@ uint64_t ut_layout_pairs(const struct ut_layout *layout, const uint64_t *skipped
 
 /*
  * UFFDIO_REGISTER of [start, end), whose ends are borders of VMAs as far as anybody
- * knows, or lie in registered ones; c/register.c says what is done about the rest. 0:
- * done. 1: nothing was done, as an end is inside of a VMA that is not registered. -1:
- * refused. *also: what was registered with it; nothing else outside of the range was,
- * but what is so already. The layout is refreshed.
+ * knows; c/register.c says what is done about the rest. 0: done. 1: nothing was done, as
+ * an end is inside of a VMA now. -1: refused. *also: what had to be registered with it.
+ * The layout is refreshed.
  */
-struct ut_registered {
-	int pagemap; /* PAGEMAP_SCAN tells what is registered; -1: it does not */
-	const uint64_t *known; /* pairs, by address: VMAs that are, as far as we know */
-	uint64_t count;
-};
-int ut_register_whole(int uffd, const struct ut_registered *registered,
-                      struct ut_layout *layout, uint64_t start, uint64_t end,
+int ut_register_whole(int uffd, struct ut_layout *layout, uint64_t start, uint64_t end,
                       struct ut_regions *also, struct ut_error *error);
 
 struct ut_swept {

@@ -9,23 +9,18 @@
  *	|  anon         |          the file went, the target mapped more: one VMA now
  *	|RRRRRRRR       |          our call splits it
  *
- * So a call ends where something registered begins, or something that cannot be, and
- * not where the new memory does: that may grow any moment, by an mremap() in place or by
- * another mapping beside it. Of what cannot be registered most hardly ever goes (vdso);
- * under synchronous protection each mapping of a file is of that sort, and
+ * Under asynchronous protection borders are those of regions most of which hardly ever
+ * go (vdso). Under synchronous protection each mapping of a file is one, and
  * tracking/sync_registrar.py chooses those that have lasted. What is left is done here:
  *
- *	1  both ends are looked at once more: one that is inside of a VMA ends it here,
- *	   but for a registered one that has grown: the kernel passes over those
+ *	1  both ends are looked at once more: one that is inside of a VMA ends it here
  *	2  the call
- *	3  what lies just outside of the ends is registered too, if it is not. A piece of
- *	   a VMA can be what the rest of it can, and both merge again; what cannot be
- *	   registered was another VMA, as it should be, and nothing is done to it
+ *	3  what lies just outside of the ends is registered too. A piece of a VMA can be
+ *	   what the rest of it can, and both merge again; what cannot be registered was
+ *	   another VMA, as it should be, and nothing is done to it
  *
- * The caller is told of all that 3 registered: whatever is registered must count as
- * written (tracking/stale.py). A look is one ioctl since Linux 6.11 (PROCMAP_QUERY), so
- * that a split lasts for some microseconds; before, it takes as long as maps takes to
- * read.
+ * A look is one ioctl since Linux 6.11 (PROCMAP_QUERY), so that a split lasts for some
+ * microseconds; before, it takes as long as maps takes to read.
  */
 #include <errno.h>
 #include <stddef.h>
@@ -70,42 +65,8 @@ static int look(struct ut_layout *layout, uint64_t address, int again, uint64_t 
 	return 1;
 }
 
-/*
- * Whether the VMA [start, end) is registered; not so when that cannot be found out. The
- * kernel is asked only where that leaves no trace: UFFDIO_CONTINUE (c/protect.c) gives a
- * VMA without pages an anon_vma of its own, with which it never merges.
- */
-static int is_registered(const struct ut_registered *by, uint64_t start, uint64_t end)
-{
-	static const struct ut_match REGISTERED = {.mask = UT_PAGE_WPALLOWED};
-	struct ut_regions found = {0};
-	struct ut_error ignored;
-	uint64_t low = 0, high = by->count;
-	int registered;
-
-	if (by->pagemap >= 0) {
-		registered = !ut_scan_get(by->pagemap, start, start + 4096, &REGISTERED,
-		                          1, &found, &ignored) &&
-		             found.count;
-		regions_release(&found);
-		return registered;
-	}
-	while (low < high) {
-		uint64_t middle = (low + high) / 2;
-
-		if (by->known[2 * middle] < start)
-			low = middle + 1;
-		else
-			high = middle;
-	}
-	return low < by->count && by->known[2 * low] == start &&
-	       by->known[2 * low + 1] == end;
-}
-
-/* Registers the VMA that ends, or begins, at *edge, if there is one that is not, and
- * moves *edge. */
-static int mend(int uffd, const struct ut_registered *registered,
-                struct ut_layout *layout, uint64_t *edge, int above,
+/* Registers the VMA that ends, or begins, at *edge, if there is one, and moves *edge. */
+static int mend(int uffd, struct ut_layout *layout, uint64_t *edge, int above,
                 struct ut_regions *also, struct ut_error *error)
 {
 	uint64_t start = 0, end = 0;
@@ -114,7 +75,7 @@ static int mend(int uffd, const struct ut_registered *registered,
 
 	if (found <= 0)
 		return found;
-	if ((above ? start : end) != *edge || is_registered(registered, start, end) ||
+	if ((above ? start : end) != *edge ||
 	    ut_uffd_register(uffd, start, end, &ignored))
 		return 0;
 	*edge = above ? end : start;
@@ -123,8 +84,7 @@ static int mend(int uffd, const struct ut_registered *registered,
 	return 0;
 }
 
-int ut_register_whole(int uffd, const struct ut_registered *registered,
-                      struct ut_layout *layout, uint64_t start, uint64_t end,
+int ut_register_whole(int uffd, struct ut_layout *layout, uint64_t start, uint64_t end,
                       struct ut_regions *also, struct ut_error *error)
 {
 	uint64_t first = 0, last = 0;
@@ -133,20 +93,20 @@ int ut_register_whole(int uffd, const struct ut_registered *registered,
 
 	if (below < 0)
 		return -1;
-	if (below && first < start && !is_registered(registered, first, last))
+	if (below && first < start)
 		return 1;
 	above = look(layout, end - 1, 0, &first, &last, error);
 	if (above < 0)
 		return -1;
-	if (above && last > end && !is_registered(registered, first, last))
+	if (above && last > end)
 		return 1;
 	if (ut_uffd_register(uffd, start, end, error))
 		return -1;
 	for (int round = 0; round < ROUNDS; round++) {
 		uint64_t low = start, high = end;
 
-		if (mend(uffd, registered, layout, &start, 0, also, error) ||
-		    mend(uffd, registered, layout, &end, 1, also, error))
+		if (mend(uffd, layout, &start, 0, also, error) ||
+		    mend(uffd, layout, &end, 1, also, error))
 			return -1;
 		if (start == low && end == high)
 			break;
