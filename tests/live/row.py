@@ -11,7 +11,12 @@ must have changed in the final iteration, so what it had before was out of date.
 
 from __future__ import annotations
 
+import errno
+import os
+import struct
 import time
+
+import pytest
 
 import uffdtrackd
 from tests.oracle import IterationLike, Oracle
@@ -105,3 +110,25 @@ class Row:
 
 def _pages(ranges: tuple[Range, ...]) -> list[int]:
     return [page for at, count in ranges for page in range(at, at + count * PAGE, PAGE)]
+
+
+#: Features of linux/userfaultfd.h.
+MARKS_HOLES = 1 << 12  # WP_HUGETLBFS_SHMEM
+ASYNCHRONOUS = 1 << 15 | 1 << 13  # WP_ASYNC, WP_UNPOPULATED: as a tracker would
+
+
+def own_userfaultfd(
+    puppet: Puppet, at: int, pages: int, mode: int, features: int = MARKS_HOLES
+) -> int:
+    """Registered by the target itself, for what is missing (1) and for writes (2)."""
+    scratch = puppet.mmap(1)
+    fd = puppet.try_call("userfaultfd", 1 | os.O_CLOEXEC)
+    if fd < 0:
+        assert fd in (-errno.EPERM, -errno.ENOSYS)
+        pytest.skip(f"the target may have no userfaultfd: {os.strerror(-fd)}")
+    puppet.store(scratch, struct.pack("QQQ", 0xAA, features, 0))
+    if puppet.try_call("ioctl", fd, 0xC018AA3F, scratch) < 0:
+        pytest.skip(f"no userfaultfd of the features {features:#x} here")
+    puppet.store(scratch, struct.pack("QQQQ", at, pages * PAGE, mode, 0))
+    puppet.call("ioctl", fd, 0xC020AA00, scratch)
+    return fd

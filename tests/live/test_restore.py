@@ -19,6 +19,7 @@ import pytest
 import uffdtrackd
 from tests.live.follow import Counting, tracked_by_nobody
 from tests.live.keeping import Holder
+from tests.live.row import ASYNCHRONOUS, MARKS_HOLES, own_userfaultfd
 from tests.oracle import Oracle
 from tests.procfs import PAGE
 from tests.puppet import MADV_DONTNEED, Puppet
@@ -141,6 +142,31 @@ def test_what_happens_meanwhile_is_seen(spawn: Spawn, hold: Callable[..., Holder
         assert len(pages.discarded & PageSet.from_ranges([(gone, gone + 64 * PAGE)])) == 64
         oracle.final().check()
         puppet.fill(kept, 64)
+        oracle.final().check()
+
+
+@pytest.mark.parametrize("features", [MARKS_HOLES, ASYNCHRONOUS])
+def test_memory_of_its_own_userfaultfd(
+    spawn: Spawn, hold: Callable[..., Holder], features: int
+) -> None:
+    """Nothing tells whose a registration is: all is tried, and listed, once more."""
+    puppet = Puppet(spawn("obey"))
+    at, other = puppet.alone(8), puppet.alone(8)
+    own_userfaultfd(puppet, at, 8, 2, features)
+    for start in (at, other):
+        puppet.fill(start, 8)
+    holder = hold(puppet.pid)
+    oracle = Oracle(holder)
+    oracle.steps(3)
+    holder.leave()
+    session, _ = go_on_here(holder, oracle)
+    with session:
+        oracle.step()
+        for start in (at, other):
+            puppet.fill(start, 8)
+        oracle.final().check()
+        for start in (at, other):
+            puppet.fill(start, 8)
         oracle.final().check()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live.row import Row
+from tests.live.row import Row, own_userfaultfd
 from tests.procfs import PAGE, idle_worker, read_maps, thread_states
 from tests.puppet import (
     MADV_DONTNEED,
@@ -302,21 +302,6 @@ def test_row_22_a_socket_shows_what_it_received(row: Row) -> None:
     row.judge()
 
 
-def own_userfaultfd(puppet: Puppet, at: int, pages: int, mode: int) -> int:
-    """Registered by the target itself, for what is missing (1) and for writes (2)."""
-    scratch = puppet.mmap(1)
-    fd = puppet.try_call("userfaultfd", 1 | os.O_CLOEXEC)
-    if fd < 0:
-        assert fd in (-errno.EPERM, -errno.ENOSYS)
-        pytest.skip(f"the target may have no userfaultfd: {os.strerror(-fd)}")
-    marks_holes = 1 << 12  # UFFD_FEATURE_WP_HUGETLBFS_SHMEM
-    puppet.store(scratch, struct.pack("QQQ", 0xAA, marks_holes, 0))
-    puppet.call("ioctl", fd, 0xC018AA3F, scratch)
-    puppet.store(scratch, struct.pack("QQQQ", at, pages * PAGE, mode, 0))
-    puppet.call("ioctl", fd, 0xC020AA00, scratch)
-    return fd
-
-
 def test_row_27_own_userfaultfd(row: Row) -> None:
     """Its regions are listed every time, and a hole that waits for its handler is never read."""
     puppet = row.puppet
@@ -359,6 +344,17 @@ def test_row_27_given_back(row: Row, written: bool) -> None:
     if written:
         puppet.fill(at + PAGE, 2)
     row.judge((at + PAGE, 4))
+    row.writes_are_seen(at, 8)
+
+
+def test_row_27_taken_while_it_is_tracked(row: Row) -> None:
+    puppet = row.puppet
+    row.watch()
+    at = puppet.alone(8)
+    own_userfaultfd(puppet, at, 8, 2)
+    puppet.fill(at, 8)
+    row.step()
+    always_with_reason(row, at)
     row.writes_are_seen(at, 8)
 
 

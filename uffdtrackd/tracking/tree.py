@@ -19,6 +19,7 @@ cannot be stopped: such a child is left running until its parent is at rest.
 from __future__ import annotations
 
 import os
+import select
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -195,11 +196,11 @@ class Tree:
     def _refuse_strangers(self, asked: Iterable[Member]) -> None:
         """Frozen was who had their pids: raises TargetGone if that is nobody of ours any more."""
         for member in asked:
-            pid, began = member.pid, member.start_time
+            pid = member.pid
             now = self.members.get(pid)
             if pid in self.sharing or (now is not None and not now.ended()):
                 continue
-            if os.path.exists(procfs.folder(pid)) and not procfs.same_process(pid, began):
+            if _lives(pid):
                 raise TargetGone(
                     f"process {pid} has ended, and another one has its pid",
                     hint="that one runs on; try again",
@@ -298,6 +299,20 @@ class Tree:
                 hint="a fork bomb? else give a higher limit (most_processes, --most-processes)",
                 pid=self._first.pid,
             )
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process has that pid that has not ended."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        return not poll.poll(0)
+    finally:
+        os.close(pidfd)
 
 
 def _same(one: int, other: int) -> bool:
