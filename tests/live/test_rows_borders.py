@@ -11,7 +11,15 @@ import pytest
 
 from tests.live.row import Row
 from tests.procfs import PAGE
-from tests.puppet import MAP_SHARED, MREMAP_FIXED, MREMAP_MAYMOVE, PROT_NONE, PROT_READ, Puppet
+from tests.puppet import (
+    MAP_SHARED,
+    MREMAP_DONTUNMAP,
+    MREMAP_FIXED,
+    MREMAP_MAYMOVE,
+    PROT_NONE,
+    PROT_READ,
+    Puppet,
+)
 from uffdtrackd.model.pageset import PageSet
 from uffdtrackd.native.layout import Layout
 from uffdtrackd.native.protect import register_whole
@@ -113,6 +121,45 @@ def test_row_34_what_was_refused_is_other_memory(
     row.step()
     row.writes_are_seen(border, 1)
     assert str(row.region(border).tracking) == "async"
+
+
+@pytest.mark.parametrize("dontunmap", [False, True])
+@pytest.mark.parametrize("place", ["over", "beside"])
+def test_row_35_stripped_before_another_is_registered(
+    row: Row, backend: str, monkeypatch: pytest.MonkeyPatch, place: str, dontunmap: bool
+) -> None:
+    """A mapping loses its registration after all was asked for; maps may be the same as before."""
+    if backend == "sync":
+        pytest.skip("the kernel does not tell what is registered there")
+    puppet = row.puppet
+    whole = puppet.alone(64, PROT_NONE)
+    puppet.munmap(whole, 64)
+    stays = whole + 8 * PAGE
+    comes, other = stays + 4 * PAGE, whole + 40 * PAGE
+    puppet.mmap(8 if place == "over" else 4, at=stays)
+    puppet.fill(stays, 8 if place == "over" else 4)
+    puppet.mmap(4, at=other)  # never touched: it merges wherever it comes
+    row.watch()
+    puppet.fill(puppet.mmap(1))
+    register = registrar.Registrar._register_around
+    stripped = False
+
+    def late(self: registrar.Registrar, start: int, end: int, layout: Layout) -> int:
+        nonlocal stripped
+        if not stripped:
+            stripped = True
+            flags = MREMAP_MAYMOVE | MREMAP_FIXED | (MREMAP_DONTUNMAP if dontunmap else 0)
+            puppet.call("mremap", other, 4 * PAGE, 4 * PAGE, flags, comes)
+            puppet.fill(stays, 4)
+        return register(self, start, end, layout)
+
+    monkeypatch.setattr(registrar.Registrar, "_register_around", late)
+    row.step()
+    assert stripped
+    row.oracle.final().check()
+    for _ in range(2):
+        row.writes_are_seen(stays, 4)
+        row.writes_are_seen(comes, 4)
 
 
 def test_row_35_grows_while_older_bits_are_taken_off(

@@ -67,8 +67,12 @@ def _lowest_address() -> int:
 class Registrar:
     """Registers one address space, from outside, through its userfaultfd and pagemap.
 
+    asks: whether the kernel tells what is registered.
+
     postponed: what could not be registered yet, for a border had gone.
     """
+
+    asks = True
 
     def __init__(
         self, uffd: int, pagemap: int, limit: int, page_size: int, smaps: int = -1
@@ -83,6 +87,7 @@ class Registrar:
         self._layout: Layout | None = None
         self._none = self.postponed = PageSet(page_size)
         self._also = self._none  # registered outside of what was to be
+        self._late = self._none  # what was not registered, when asked just before each call
         # What is not registered and need not be; None: not all is done, and it may look the same
         # next time.
         self._settled: list[tuple[int, int, int]] | None = None
@@ -120,12 +125,12 @@ class Registrar:
             before = before or layout.text()
             newly |= fresh
             changed = True
-            self._also = self.postponed = self._none
+            self._also = self._late = self.postponed = self._none
             done = self._lowest
             for start, end in fresh:
                 if end > done:
                     done = self._register_around(start, end, layout)
-            newly |= self._also & unregistered
+            newly |= self._also & unregistered | self._late
             if self.postponed:
                 layout.refresh()
                 self._review_refused(layout)
@@ -257,6 +262,7 @@ class Registrar:
     def _register_whole(self, start: int, end: int) -> NativeError | None:
         """Registers what lies between two borders, or postpones it. Returns why it is refused."""
         assert self._layout is not None
+        late = self._unregistered(start, end) if self.asks else self._none
         try:
             also = register_whole(self._uffd, self._layout, start, end)
         except NativeError as error:
@@ -267,7 +273,13 @@ class Registrar:
             self._postpone(start, end)
         else:
             self._also |= PageSet.from_runs(also, self._page_size)
+            self._late |= late
         return None
+
+    def _unregistered(self, start: int, end: int) -> PageSet:
+        wpallowed = scan.Page.WPALLOWED
+        found = scan.get(self._pagemap, start, end, mask=wpallowed, inverted=wpallowed)
+        return PageSet.from_ranges(((low, high) for low, high, _ in found), self._page_size)
 
     def _is_suspect(self, vma: Vma) -> bool:
         if vma.flags & SHARED and not vma.flags & WRITE:

@@ -13,7 +13,9 @@ anything is collected. The same for what a tracker that died in between left beh
 
 There is a moment between asking what is not registered and registering the gap around it. A
 neighbour that loses its registration just then gets it back unnoticed. But the VMA that swallowed
-it has part of its range from elsewhere, which maps before and after show.
+it has part of its range from elsewhere, which maps before and after show; unless what is moved onto
+a part of the neighbour leaves every line as it was. So the question is asked once more just before
+the call, and what is left are some microseconds (docs/soundness.md).
 """
 
 from __future__ import annotations

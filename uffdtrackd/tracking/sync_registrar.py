@@ -43,6 +43,8 @@ def _file(vma: Vma) -> tuple[object, ...]:
 class SyncRegistrar(Registrar):
     """Registers one address space, from outside, for synchronous protection."""
 
+    asks = False
+
     def __init__(self, uffd: int, pagemap: int, limit: int, page_size: int) -> None:
         super().__init__(uffd, pagemap, limit, page_size)
         self._lines: frozenset[bytes] = frozenset()
