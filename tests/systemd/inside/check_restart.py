@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
-import struct
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -177,40 +177,47 @@ def test_a_stuck_worker(unit: Unit, busy: BusyRedis) -> None:
     steady = Steady(busy.pid)
     steady.oracle.step()
     pid = unit.pid()
-    puppet = Puppet(Victim([str(victim.build("obey"))]))
+    # Its thread waits for its child's exec(), so that there is time to stop who waits for it.
+    target = Victim([str(victim.build("odd")), "vfork"])
     stuck = uffdtrackd.connect(timeout=PATIENCE)
+    attaching = threading.Thread(target=_lost, args=(stuck, target.pid))
     try:
-        hole = puppet.alone(1)
-        # Who reads there waits for the target to fill it, which this one never does.
-        _own_userfaultfd(puppet, hole)
-        session = stuck.attach(puppet.pid)
-        reading = threading.Thread(target=_lost, args=(session, puppet.pid, hole))
-        reading.start()
+        attaching.start()
+        injectors = _injectors()
+        for injector in injectors:
+            os.kill(injector, signal.SIGSTOP)
         while not entries(messages.WORKER_STUCK, pid):
             steady.oracle.step()
-        reading.join()
+        attaching.join()
         assert unit.pid() != pid
         busy.progress()
         steady.oracle.final().check(iterations=3)
+        for injector in injectors:
+            with suppress(ProcessLookupError):
+                os.kill(injector, signal.SIGKILL)
     finally:
         stuck.close()
-        puppet.victim.kill()
+        target.kill()
     steady.close()
 
 
-def _own_userfaultfd(puppet: Puppet, at: int) -> None:
-    """The page is registered by the target itself, for what is missing."""
-    scratch = puppet.mmap(1)
-    fd = puppet.call("userfaultfd", os.O_CLOEXEC)
-    puppet.store(scratch, struct.pack("QQQ", 0xAA, 0, 0))
-    puppet.call("ioctl", fd, 0xC018AA3F, scratch)  # UFFDIO_API
-    puppet.store(scratch, struct.pack("QQQQ", at, PAGE, 1, 0))
-    puppet.call("ioctl", fd, 0xC020AA00, scratch)  # UFFDIO_REGISTER
+def _injectors() -> list[int]:
+    """The processes that inject, when there are some."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (folder / "comm").read_text() == "uffd-inject\n":
+                    found.append(int(folder.name))
+        if found:
+            return found
+    raise TimeoutError("nobody injects")
 
 
-def _lost(session: uffdtrackd.ClientSession, pid: int, at: int) -> None:
+def _lost(client: uffdtrackd.Client, pid: int) -> None:
     with pytest.raises(NoDaemon):
-        session.read(pid, at, PAGE)
+        client.attach(pid)
 
 
 def test_a_freeze_ends_with_the_daemon(unit: Unit, busy: BusyRedis) -> None:
