@@ -169,12 +169,7 @@ def test_exec_of_a_set_uid_program_under_tracking(
     member: RawClient, spawn_program: Spawn, tmp_path: Path
 ) -> None:
     """The session was of the user's own program; what runs now is none of its business."""
-    program = _public(tmp_path, "idle")
-    os.chown(program, OTHER, OTHER)
-    program.chmod(0o4755)
-    shell = spawn_program(
-        "sh", "-c", f"echo ready; read line; exec {program}", user=USER, group=USER
-    )
+    shell = _shell_of_set_uid(spawn_program, tmp_path)
     session = {"session": member.call("attach", of(shell))["session"]}
     pages = member.call("iterate", session)["processes"][0]["dirty"]
     shell.send("go")
@@ -196,12 +191,7 @@ def test_what_was_read_before_is_not_read_after_exec(
     member: RawClient, spawn_program: Spawn, tmp_path: Path
 ) -> None:
     """The memory was opened, and permitted, when the program was the user's own."""
-    program = _public(tmp_path, "idle")
-    os.chown(program, OTHER, OTHER)
-    program.chmod(0o4755)
-    shell = spawn_program(
-        "sh", "-c", f"echo ready; read line; exec {program}", user=USER, group=USER
-    )
+    shell = _shell_of_set_uid(spawn_program, tmp_path)
     session = {"session": member.call("attach", of(shell))["session"]}
     pages = member.call("iterate", session)["processes"][0]["dirty"]
     asked = {**session, "pid": shell.pid, "start": pages[0][0], "length": 1}
@@ -215,6 +205,16 @@ def test_what_was_read_before_is_not_read_after_exec(
         assert error["name"] == "uffdtrack.NotPermitted", error
     member.call("detach", session)
     shell.finish()
+
+
+def _shell_of_set_uid(spawn_program: Spawn, folder: Path) -> Victim:
+    """The user's own program, which runs one with the rights of another when it is told "go"."""
+    program = _public(folder, "idle")
+    os.chown(program, OTHER, OTHER)
+    program.chmod(0o4755)
+    return spawn_program(
+        "sh", "-c", f"echo ready; read line; exec {program}", user=USER, group=USER
+    )
 
 
 def _public(folder: Path, name: str) -> Path:

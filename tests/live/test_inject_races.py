@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import os
 import resource
-import signal
 import struct
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 
 import pytest
 
 from tests.live.footprint import footprint, state, tracer
-from tests.live.strike import injected
-from tests.live.test_injector import programs, stands
+from tests.live.held import held_at
 from tests.puppet import Puppet
 from uffdtrackd.native.error import NativeError
-from uffdtrackd.native.inject import Action, Calls, Fault, Injection, Method, Point
+from uffdtrackd.native.inject import Calls, Injection, Method, Point
 
 pytestmark = pytest.mark.live
 
@@ -38,25 +35,14 @@ def meanwhile(
 ) -> Injection:
     """An injection in which act() happens at `point`, the first time that it comes there."""
     left = iter([act])
-    fault = Fault(point, Action.STOP_INJECTOR, fail or Calls())
-    with ThreadPoolExecutor(1) as pool:
-        found = pool.submit(injected, pid, tid, method, fault)
-        try:
-            while not found.done():
-                os.sched_yield()
-                for _, program in filter(lambda pair: stands(pair[1]), programs()):
-                    for once in left:
-                        once()
-                    os.kill(program, signal.SIGCONT)
-                    while stands(program):
-                        os.sched_yield()
-        except BaseException:
-            # Or else it is waited for without end.
-            for _, program in programs():
-                os.kill(program, signal.SIGKILL)
-            raise
-        assert not list(left)
-        return found.result()
+
+    def once(program: int) -> None:
+        for first in left:
+            first()
+
+    found = held_at(point, once, pid, tid, method, fail)
+    assert not list(left)
+    return found
 
 
 def open_files(pid: int) -> Iterator[tuple[int, str]]:

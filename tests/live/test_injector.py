@@ -16,19 +16,18 @@ import struct
 import subprocess
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.live.footprint import state, traced
+from tests.live.held import held_at, programs
 from tests.live.strike import Watched, injected, killed
 from tests.puppet import Puppet
 from tests.slowfile import SlowFile
 from tests.victim import Victim
 from uffdtrackd.native.error import NativeError
-from uffdtrackd.native.inject import HELPER, Action, Fault, Point
+from uffdtrackd.native.inject import HELPER, Point
 
 pytestmark = pytest.mark.live
 
@@ -70,25 +69,6 @@ class Waiting:
         assert self.error is not None
         assert not programs()
         return self.error
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        with suppress(FileNotFoundError):
-            found += [int(one) for one in (task / "children").read_text().split()]
-    return found
-
-
-def programs() -> list[tuple[int, int]]:
-    """Pairs of a minder of ours and its program."""
-    found = []
-    for minder in _children(os.getpid()):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            for program in _children(minder):
-                if os.readlink(f"/proc/{program}/exe") == str(HELPER):
-                    found.append((minder, program))
-    return found
 
 
 def test_it_shares_nothing_with_the_tracker(spawn: Spawn) -> None:
@@ -200,12 +180,6 @@ def test_nothing_of_it_stays_in_the_tracker(spawn: Spawn) -> None:
     target.victim.finish()
 
 
-def stands(program: int) -> bool:
-    with suppress(FileNotFoundError, ProcessLookupError):
-        return state(program) == "T"
-    return False
-
-
 def inject_while_they_fork(puppet: Puppet, most: int) -> tuple[int, list[int]]:
     """Each thread that is chosen makes a child before it is stopped, but not more than `most` do.
 
@@ -216,26 +190,14 @@ def inject_while_they_fork(puppet: Puppet, most: int) -> tuple[int, list[int]]:
     (tid,) = {int(one) for one in os.listdir(f"/proc/{puppet.pid}/task")} - {puppet.pid}
     threads[tid] = agent
     forked: list[int] = []
-    with ThreadPoolExecutor(1) as pool:
-        fault = Fault(Point.SEIZED, Action.STOP_INJECTOR)
-        found = pool.submit(injected, puppet.pid, fault=fault)
-        try:
-            while not found.done():
-                os.sched_yield()
-                for _, program in filter(lambda pair: stands(pair[1]), programs()):
-                    seized = next(tid for tid in threads if traced(puppet.pid, tid) == program)
-                    if len(forked) < most:
-                        threads[seized].agent("child")
-                        forked.append(seized)
-                    os.kill(program, signal.SIGCONT)
-                    while stands(program):
-                        os.sched_yield()
-        except BaseException:
-            # Or else it is waited for without end.
-            for _, program in programs():
-                os.kill(program, signal.SIGKILL)
-            raise
-        return found.result().tid, forked
+
+    def fork(program: int) -> None:
+        seized = next(tid for tid in threads if traced(puppet.pid, tid) == program)
+        if len(forked) < most:
+            threads[seized].agent("child")
+            forked.append(seized)
+
+    return held_at(Point.SEIZED, fork, puppet.pid).tid, forked
 
 
 def test_a_thread_that_forks_before_it_is_stopped(puppet: Puppet) -> None:

@@ -30,6 +30,7 @@ from ..model.errors import (
     TrackError,
 )
 from ..tracking import restore, session
+from ..tracking.identify import has_ended
 from . import journal, memento, messages
 from .crew import Crew
 from .heartbeat import Heartbeat
@@ -257,7 +258,7 @@ class Registry:
         )
         same = wish.start_time in (None, tracked.start_time)
         # A process that the pidfd is of, and that lives now, has had the pid all the time.
-        if not same or (wish.pidfd >= 0 and _ended(wish.pidfd)):
+        if not same or (wish.pidfd >= 0 and has_ended(wish.pidfd)):
             tracked.close()
             raise TargetGone(
                 f"the process meant by pid {wish.pid} has ended; another one has that pid now",
@@ -381,9 +382,3 @@ def pid_of(pidfd: int) -> int:
     if pid <= 0:
         raise TargetGone("the process of that pidfd has ended, or cannot be seen from here")
     return pid
-
-
-def _ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))

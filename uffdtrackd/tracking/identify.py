@@ -56,10 +56,8 @@ class Identity:
     image: tuple[int, int, int] = field(repr=False)
 
     def ended(self) -> bool:
-        """Whether its last thread has exited (a pidfd polls readable then: pidfd_open(2))."""
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        """Whether its last thread has exited."""
+        return has_ended(self.pidfd)
 
     def check(self) -> None:
         """Raises TargetGone if it ended, TargetExecuted if it runs another program by now."""
@@ -128,6 +126,13 @@ def _refuse_self_and_threads(pid: int) -> None:
         raise UsageError(
             f"{pid} is a thread, not a process", hint=f"its process is {leader}", pid=leader
         )
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the last thread of its process has exited: it polls readable then (pidfd_open(2))."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def pidfd_open(pid: int) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -29,7 +28,7 @@ from . import procfs
 from .attach import Target, open_target
 from .collection import Collection, Remembered
 from .failure import translated
-from .identify import Identity, gone, pidfd_open
+from .identify import Identity, gone, has_ended, pidfd_open
 from .object import View
 from .shared import SharedPages
 from .snapshot import Snapshot
@@ -124,10 +123,8 @@ class Member:
         return self._tracker is not None
 
     def ended(self) -> bool:
-        """Whether its last thread has exited (a pidfd polls readable then: pidfd_open(2))."""
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        """Whether its last thread has exited."""
+        return has_ended(self._pidfd)
 
     def alive(self) -> bool:
         """Whether it is tracked and still runs the program that is."""

@@ -68,7 +68,6 @@ class Registrar:
     """Registers one address space, from outside, through its userfaultfd and pagemap.
 
     asks: whether the kernel tells what is registered.
-
     postponed: what could not be registered yet, for a border had gone.
     """
 

@@ -19,7 +19,6 @@ cannot be stopped: such a child is left running until its parent is at rest.
 from __future__ import annotations
 
 import os
-import select
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -32,7 +31,7 @@ from ..native.kin import same_memory
 from . import procfs
 from .failure import translated
 from .follow import Follower
-from .identify import Identity
+from .identify import Identity, has_ended
 from .member import Member, Permit, permit_all
 
 # A process in vfork() cannot be attached to until its child runs exec(): the others do not wait.
@@ -308,9 +307,7 @@ def _lives(pid: int) -> bool:
     except OSError:
         return False
     try:
-        poll = select.poll()
-        poll.register(pidfd, select.POLLIN)
-        return not poll.poll(0)
+        return not has_ended(pidfd)
     finally:
         os.close(pidfd)
 
