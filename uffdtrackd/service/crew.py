@@ -20,6 +20,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from math import inf
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -44,12 +45,15 @@ class Turns(Protocol):
 
 
 class Hand:
-    """One thread. began: of what it is at, in time.monotonic(); slow: nobody waits for that."""
+    """One thread. began: of what it is at, in time.monotonic(); slow: nobody waits for that.
+
+    began is inf until it has come to what it was called for.
+    """
 
     __slots__ = ("began", "slow", "tokens")
 
     def __init__(self) -> None:
-        self.began = 0.0
+        self.began = inf
         self.slow = False
         self.tokens: SimpleQueue[None] = SimpleQueue()
 
@@ -102,7 +106,8 @@ class Crew:
                 raise
             self._look_soon()  # one of those will have time
             return
-        hand.began, hand.slow = now, False
+        # No second one is called before it is there, however late: it would be as late as that.
+        hand.began, hand.slow = inf, False
         self._busy.add(hand)
         hand.tokens.put(None)
 
