@@ -37,8 +37,10 @@ from tests.puppet import (
     Puppet,
 )
 from uffdtrackd.native.collect import Collected, Collector
+from uffdtrackd.native.faults import Counts, Faults
 from uffdtrackd.native.layout import Layout, Vma
 from uffdtrackd.tracking.backing import stamp
+from uffdtrackd.tracking.sync import SyncTracker
 
 pytestmark = [pytest.mark.live, pytest.mark.both_backends]
 
@@ -183,6 +185,43 @@ def test_row_13_private_copy_given_back(row: Row, private: tuple[int, int], afte
     row.puppet.madvise(at + 2 * PAGE, 6, MADV_DONTNEED)
     then(row.puppet, after, at + 2 * PAGE, 6)
     row.judge((at + 2 * PAGE, 6))
+    row.writes_are_seen(at, 16)
+
+
+class Silent:
+    """In place of a handler of faults: nobody answers, so that the target waits."""
+
+    def counts(self) -> Counts:
+        return Counts(0, 0, 0, 0)
+
+    def stop(self) -> None:
+        pass
+
+
+def test_row_13_frozen_between_two_faults(row: Row, backend: str, private: tuple[int, int]) -> None:
+    """A page that was given up is the file's once more, and looks as the one that was written."""
+    at, _ = private
+    row.watch()
+    puppet = row.puppet
+    if backend == "async":
+        # There the second fault waits for nobody: that all such pages are listed must do.
+        row.judge()
+        assert row.oracle.last is not None and row.listed(row.oracle.last, at, 16) == 16
+        return
+    writer = puppet.agent("thread")
+    tracker = row.session._tree.members[puppet.pid]._tracker
+    assert isinstance(tracker, SyncTracker)
+    tracker._faults.stop()
+    tracker._faults = Silent()  # type: ignore[assignment]
+    puppet.madvise(at, 4, MADV_DONTNEED)
+    written = writer.begin(f"fill {at} {PAGE} 1")
+    with open(f"/proc/{puppet.pid}/pagemap", "rb", buffering=0) as pagemap:
+        # Present, of no file (proc(5)): the first fault is over.
+        while (os.pread(pagemap.fileno(), 8, at // PAGE * 8)[7] & 0xA0) != 0x80:
+            pass
+    row.judge((at, 4))
+    tracker._faults = Faults(tracker._uffd)
+    assert written() == "ok"
     row.writes_are_seen(at, 16)
 
 

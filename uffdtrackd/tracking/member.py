@@ -168,7 +168,7 @@ class Member:
             assert self._tracker is not None
             try:
                 try:
-                    return self._tracker.gather()
+                    return self._tracker.gather(frozen)
                 except OSError:
                     with translated(self.identity()):
                         raise

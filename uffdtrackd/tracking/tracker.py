@@ -168,16 +168,31 @@ class Tracker:
         """The last collection was not told to anybody: the next lists everything."""
         self._complete = False
 
-    def gather(self) -> View:
+    def gather(self, frozen: bool = False) -> View:
         """The first half of an iteration: collects, and says what it found of shared memory.
 
-        Raises NativeError: ESRCH when the address space is gone.
+        frozen: the target stands still, and this may be the last one. Raises NativeError: ESRCH
+        when the address space is gone.
         """
         if not self._complete:
             self._distrust()
         self._complete = False
-        self._half, view = self._gather()
+        half, view = self._gather()
+        if frozen and self._own_file_pages:
+            half = half._replace(dirty=half.dirty | self._between_faults(half))
+        self._half = half
         return view
+
+    def _between_faults(self, half: Half | Collection) -> PageSet:
+        """Pages that may have been given up although they are there, protected and not the file's.
+
+        A write to one that was given up first makes a copy of the file's page, which has the
+        protection of what was there before (pte_marker_handle_uffd_wp(), mm/memory.c), and then
+        takes that off by a fault of its own. A thread that was stopped between the two has not
+        written yet, and may never: nothing but its content tells that page from the one before.
+        """
+        lost = half.lost if isinstance(half, Half) else self._none
+        return self._own_file_pages - half.discarded - lost
 
     def finish(self, shared: SharedPages) -> Collection:
         """The second half. shared: the answer to the View. Raises NativeError."""
