@@ -7,12 +7,14 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 
 from tests.bench.pace import free_memory
+
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def _first(path: str, key: str) -> str:
@@ -54,7 +56,8 @@ def describe() -> dict[str, object]:
         "arch": kernel.machine,
         "thp": _chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
         "python": platform.python_version(),
-        "version": metadata.version("uffdtrackd"),
+        # The installed one's may be of an earlier commit.
+        "version": _says(sys.executable, "-m", "setuptools_scm", "--root", str(ROOT)),
         "gcc": _says("gcc", "-dumpfullversion"),
         "redis": _says("redis-benchmark", "--version").removeprefix("redis-benchmark "),
         "postgres": _says("pgbench", "--version").partition(") ")[2],

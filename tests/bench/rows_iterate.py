@@ -163,7 +163,7 @@ def _delivered(
 
 def _memory(mib: int, huge: bool, pace: Pace) -> Iterator[Row]:
     name = f"{table.size(mib)} {'THP' if huge else '4K'}"
-    large = pace.few(3) if mib > 1024 else pace
+    large = pace.few(9) if mib > 1024 else pace
     with Target(mib, huge=huge) as target, target.scanner() as scanner:
         yield from _in_process(name, Scene(target, scanner), large)
     yield from guarded(f"iterate: {name}, socket", _socket(name, mib, huge, large))
