@@ -27,11 +27,15 @@ PEERS = {"async": "bare async", "sync": "bare sync"}
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """name: of WAYS. collect: one iteration, the target's pages protected again afterwards."""
+    """name: of WAYS. collect: one iteration, the target's pages protected again afterwards.
+
+    beside: the same done bare on this very target, if that is possible.
+    """
 
     name: str
     writer: Writer
     collect: Callable[[], object]
+    beside: Callable[[], object] | None = None
 
 
 def _nothing() -> None:
@@ -55,16 +59,22 @@ def a_way(name: str, mib: int) -> Iterator[Way]:
     with ExitStack() as stack:
         writer = stack.enter_context(Writer(mib))
         collect: Callable[[], object] = _nothing
+        beside = None
         if name == "bare async":
             writer.ask("track")
-            scanner = stack.enter_context(writer.scanner())
-            collect = lambda: scanner.ask("clear")  # noqa: E731
+            collect = _scan(stack, writer)
         elif name in ("async", "sync"):
             session = stack.enter_context(uffdtrackd.attach(writer.pid, backend=name))
             collect = session.iterate
+            beside = _scan(stack, writer) if name == "async" else None
         elif name == "bare sync":
             handler = stack.enter_context(writer.handler("poll"))
             collect = lambda: handler.ask("protect")  # noqa: E731
         elif name == "mprotect":
             collect = lambda: writer.ask("protect")  # noqa: E731
-        yield Way(name, writer, collect)
+        yield Way(name, writer, collect, beside)
+
+
+def _scan(stack: ExitStack, writer: Writer) -> Callable[[], object]:
+    scanner = stack.enter_context(writer.scanner())
+    return lambda: scanner.ask("clear")
