@@ -10,8 +10,9 @@
 
 Without an iteration it is the machine's own noise: that is the reference, not a lower bound of
 anything. A median says nothing of a stall, so what is allowed is asked of the very longest, without
-the time that the target was ready to run and others had its CPU (as the kernel counts it): that is
-not a wait for us. What it then missed, a gap between two calls, is.
+the time that the target, or the tracker for it, was ready to run and others, or the hypervisor, had
+its CPU (as the kernel counts it): that is not a wait for us. What it then missed, a gap between two
+calls, is.
 
 The final iteration is taken with nothing copied; a consumer that copies before it thaws adds the
 time of its copy.
@@ -22,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import uffdtrackd
 from tests.bench import table
@@ -36,7 +38,7 @@ MOST_US = 5000.0
 
 @dataclass(slots=True)
 class Stalls:
-    """The longest gap of each round in ns, and the longest without waits for a CPU."""
+    """The longest gap of each round in ns, and the longest of all without waits for a CPU."""
 
     gaps: list[float] = field(default_factory=list)
     left: float = 0.0
@@ -45,15 +47,21 @@ class Stalls:
         self, target: Target, how: str, milliseconds: int, act: Callable[[], object]
     ) -> float:
         target.busy(how, milliseconds)
+        before = _waited()
         act()
-        return self.take(target)
+        return self.take(target, _waited() - before)
 
-    def take(self, target: Target) -> float:
-        """What a busy target answers; the gap."""
+    def take(self, target: Target, waited: int) -> float:
+        """What a busy target answers; the gap. waited: by the tracker, for a CPU."""
         gap, left = target.answer()
         self.gaps.append(gap)
-        self.left = max(self.left, left)
+        self.left = max(self.left, left - waited)
         return gap
+
+    def forget(self) -> None:
+        """What was measured so far was to warm up."""
+        self.gaps.clear()
+        self.left = 0.0
 
     def told(self, row: Row) -> Row:
         """The row, with the longest of all as what is judged, and as a remark."""
@@ -66,6 +74,17 @@ class Stalls:
 
 def _nothing() -> None:
     pass
+
+
+def _waited() -> int:
+    """How long this thread could have run and did not, in ns; 0 where nobody counts that.
+
+    It may hold the lock that the target waits for (Documentation/scheduler/sched-stats.rst).
+    """
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0
 
 
 def _running(target: Target, session: uffdtrackd.Session, mib: int, pace: Pace) -> Iterator[Row]:
@@ -86,7 +105,10 @@ def _running(target: Target, session: uffdtrackd.Session, mib: int, pace: Pace) 
                     target.dirty(target.pages * percent // 100)
                 return stalls.measure(target, how, busy_ms, session.iterate)
 
-            bare, ours = pace.in_turn(alone, iterate)
+            alone()
+            iterate()
+            stalls.forget()
+            bare, ours = pace.cold(alone, iterate)
             name = f"still: {table.size(mib)}, iterate(), {percent} % dirty, target {how}s"
             row = compare(name, "us", bare, ours, factor=0.0, floor=MOST_US)
             yield stalls.told(row).at("still", f"{how}s, {percent} % dirty", mib / 1024)
@@ -100,8 +122,9 @@ def _beginning(target: Target, mib: int, pace: Pace) -> Iterator[Row]:
     for _ in range(max(2, pace.few(5).rounds)):
         alone.measure(target, "map", busy_ms, _nothing)
         target.busy("map", busy_ms)
+        before = _waited()
         with uffdtrackd.attach(target.pid) as session:
-            taken["attach"].take(target)
+            taken["attach"].take(target, _waited() - before)
             taken["iteration 0"].measure(target, "map", busy_ms, session.iterate)
     for name, stalls in taken.items():
         name = f"still: {table.size(mib)}, {name}, target maps"

@@ -22,9 +22,11 @@
  * GAP_NS is the longest time between two readings of the clock: what the tracker costs
  * as the target itself sees it. "spin" waits for nothing but the CPU, "write" for faults
  * as well, "map" for the lock of its address space. LEFT_NS is the longest of what is
- * left of a gap without the time that the target was ready to run and others had its CPU,
- * as the kernel counts it (/proc/PID/schedstat, Documentation/scheduler/sched-stats.rst;
- * nothing where there is none).
+ * left of a gap without the time that the target was ready to run and did not: others had
+ * its CPU (/proc/PID/schedstat, Documentation/scheduler/sched-stats.rst), or the
+ * hypervisor had, which shows where the target did not sleep, as what it neither ran nor
+ * waited (the clock of a thread stands still meanwhile, with
+ * CONFIG_PARAVIRT_TIME_ACCOUNTING).
  *
  * The permutation behind "dirty" needs no memory: a table would be dirty pages of its
  * own.
@@ -181,37 +183,58 @@ static void map_page(void)
 		die("mmap");
 }
 
-/* How long this thread has waited for a CPU in all its life. */
-static uint64_t waited_ns(int schedstat)
+/* Of this thread, all its life: when it ran, when it could have, how often it slept. */
+struct account {
+	uint64_t ran, waited;
+	long sleeps;
+};
+
+static struct account account(int schedstat)
 {
 	char text[64];
 	ssize_t length = pread(schedstat, text, sizeof(text) - 1, 0);
-	uint64_t waited;
+	struct account now = {0};
+	struct timespec ran;
+	struct rusage usage;
 
-	if (length <= 0)
-		return 0;
-	text[length] = 0;
-	return sscanf(text, "%*u %lu", &waited) == 1 ? waited : 0;
+	text[length > 0 ? length : 0] = 0;
+	if (sscanf(text, "%*u %lu", &now.waited) != 1)
+		now.waited = 0;
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ran);
+	now.ran = ran.tv_sec * 1000000000UL + ran.tv_nsec;
+	getrusage(RUSAGE_THREAD, &usage);
+	now.sleeps = usage.ru_nvcsw;
+	return now;
+}
+
+/* What is left of a gap between two accounts. */
+static uint64_t ours(uint64_t gap, struct account before, struct account now)
+{
+	uint64_t ran = now.ran - before.ran, waited = now.waited - before.waited;
+
+	gap -= waited < gap ? waited : gap;
+	return now.sleeps == before.sleeps && ran < gap ? ran : gap;
 }
 
 static void tell_longest_gap(uint64_t ms, void (*work)(void))
 {
 	int schedstat = open("/proc/self/schedstat", O_RDONLY);
-	uint64_t waited = waited_ns(schedstat), longest = 0, left = 0;
+	struct account now = account(schedstat);
+	uint64_t longest = 0, left = 0;
 	uint64_t last = now_ns(), until = last + ms * 1000000;
 
 	while (last < until) {
-		uint64_t now, gap, before = waited;
+		struct account before = now;
+		uint64_t gap;
 
 		work();
 		/* Before the clock: what is lost in between counts against us. */
-		waited = waited_ns(schedstat);
-		now = now_ns();
-		gap = now - last;
+		now = account(schedstat);
+		gap = now_ns() - last;
+		last += gap;
 		longest = gap > longest ? gap : longest;
-		gap -= waited - before < gap ? waited - before : gap;
+		gap = ours(gap, before, now);
 		left = gap > left ? gap : left;
-		last = now;
 	}
 	close(schedstat);
 	printf("ok %lu %lu\n", longest, left);
