@@ -10,9 +10,9 @@
 
 Without an iteration it is the machine's own noise: that is the reference, not a lower bound of
 anything. A median says nothing of a stall, so what is allowed is asked of the very longest, without
-the time that the target, or the tracker for it, was ready to run and others, or the hypervisor, had
-its CPU (as the kernel counts it): that is not a wait for us. What it then missed, a gap between two
-calls, is.
+the time that the target was ready to run and others, or the hypervisor, had its CPU (as the kernel
+counts it): that is not a wait for us. What it then missed, a gap between two calls, is; and so is
+what the tracker waited for a CPU while it held the lock: nothing tells that wait from its others.
 
 The final iteration is taken with nothing copied; a consumer that copies before it thaws adds the
 time of its copy.
@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 import uffdtrackd
 from tests.bench import table
@@ -47,15 +46,14 @@ class Stalls:
         self, target: Target, how: str, milliseconds: int, act: Callable[[], object]
     ) -> float:
         target.busy(how, milliseconds)
-        before = _waited()
         act()
-        return self.take(target, _waited() - before)
+        return self.take(target)
 
-    def take(self, target: Target, waited: int) -> float:
-        """What a busy target answers; the gap. waited: by the tracker, for a CPU."""
+    def take(self, target: Target) -> float:
+        """What a busy target answers; the gap."""
         gap, left = target.answer()
         self.gaps.append(gap)
-        self.left = max(self.left, left - waited)
+        self.left = max(self.left, left)
         return gap
 
     def forget(self) -> None:
@@ -74,17 +72,6 @@ class Stalls:
 
 def _nothing() -> None:
     pass
-
-
-def _waited() -> int:
-    """How long this thread could have run and did not, in ns; 0 where nobody counts that.
-
-    It may hold the lock that the target waits for (Documentation/scheduler/sched-stats.rst).
-    """
-    try:
-        return int(Path("/proc/thread-self/schedstat").read_text().split()[1])
-    except (OSError, IndexError):
-        return 0
 
 
 def _running(target: Target, session: uffdtrackd.Session, mib: int, pace: Pace) -> Iterator[Row]:
@@ -122,9 +109,8 @@ def _beginning(target: Target, mib: int, pace: Pace) -> Iterator[Row]:
     for _ in range(max(2, pace.few(5).rounds)):
         alone.measure(target, "map", busy_ms, _nothing)
         target.busy("map", busy_ms)
-        before = _waited()
         with uffdtrackd.attach(target.pid) as session:
-            taken["attach"].take(target, _waited() - before)
+            taken["attach"].take(target)
             taken["iteration 0"].measure(target, "map", busy_ms, session.iterate)
     for name, stalls in taken.items():
         name = f"still: {table.size(mib)}, {name}, target maps"

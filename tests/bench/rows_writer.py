@@ -55,12 +55,14 @@ def _rows(
         for rate, milliseconds in rates.items():
             each = partial(_measure, pattern=pattern, rate=rate, milliseconds=milliseconds)
             least = 1 if milliseconds > 1000 else 3
-            series = pace.few(least).cold(*(each(way, way.collect) for way in ways), least=least)
-            taken = {way.name: times for way, times in zip(ways, series, strict=True)}
+            apart = [way for way in ways if way.beside is None]
+            series = pace.few(least).cold(*(each(way, way.collect) for way in apart), least=least)
+            taken = {way.name: times for way, times in zip(apart, series, strict=True)}
             for way in ways:
                 row = f"writer: {pattern}, {rate:g} iterations/s, {way.name}"
-                made = _row(row, way.name, taken)
-                if way.beside is not None:
+                if way.beside is None:
+                    made = _row(row, way.name, taken)
+                else:
                     made = _judged(row, each(way, way.beside), each(way, way.collect), least, pace)
                 yield made.at(f"writer: {pattern}", way.name, rate)
         for name, reason in missing.items():
