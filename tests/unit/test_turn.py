@@ -15,6 +15,8 @@ from uffdtrackd.native import scan
 
 PAGE = mmap.PAGESIZE
 PATIENCE = 20.0
+#: prctl(2).
+PR_SET_TIMERSLACK, PR_GET_TIMERSLACK = 29, 30
 #: Linux 5.14: page tables full of the zero page, so that there is much to walk and no memory.
 MADV_POPULATE_READ = 22
 MADV_NOHUGEPAGE = 15
@@ -74,3 +76,17 @@ def test_what_is_short_does_not_sleep(pagemap: int, memory: tuple[int, int]) -> 
 
     # Each of some 200 would; other reasons to sleep are rare.
     assert _slept(look, 0.05) < 20
+
+
+def test_a_rest_leaves_the_slack_of_the_thread(pagemap: int, memory: tuple[int, int]) -> None:
+    libc, (start, end) = ctypes.CDLL(None), memory
+    before = libc.prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0)
+    try:
+        assert not libc.prctl(PR_SET_TIMERSLACK, 70_000, 0, 0, 0)
+        rests, until = 0, time.monotonic() + PATIENCE
+        while not rests and time.monotonic() < until:
+            rests = _slept(lambda: scan.get(pagemap, start, end, mask=scan.Page.PRESENT), 0.1)
+        assert rests
+        assert libc.prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0) == 70_000
+    finally:
+        libc.prctl(PR_SET_TIMERSLACK, before, 0, 0, 0)
