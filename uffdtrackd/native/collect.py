@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from ._native import ffi, lib
 from .error import new_error, raised
 from .pointer import words
-from .runs import EMPTY
+from .runs import EMPTY, owned, union
 from .scan import as_runs
 
 
@@ -31,8 +31,9 @@ class Collected(NamedTuple):
 
 def collected(out: Any, also: memoryview) -> Collected:
     """What a `struct ut_collected` says, with the runs of `also` among the dirty ones."""
+    dirty = owned(out.dirty, out.dirty_count) if out.dirty_count else EMPTY
     return Collected(
-        as_runs(out.dirty, also),
+        union(dirty, also) if also else dirty,
         as_runs(out.file),
         as_runs(out.discarded, as_runs(out.voids)),
         out.calls,

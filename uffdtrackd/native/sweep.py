@@ -11,7 +11,7 @@ from .descriptors import Means
 from .error import new_error, raised
 from .layout import Layout
 from .pointer import words
-from .runs import EMPTY, adopt, owned
+from .runs import EMPTY, owned
 from .scan import as_runs
 
 
@@ -109,12 +109,12 @@ class Sweep:
             raise raised(self._error)
         if result != lib.UT_SWEEP_DONE:
             return bool(result == lib.UT_SWEEP_CHANGED)
-        count = sweep.dirty_count
-        dirty = owned(sweep.dirty, count) if count else adopt(sweep.dirty, 0)
+        found = sweep.collected
+        count = found.dirty_count
+        dirty = owned(found.dirty, count) if count else EMPTY
         counts = ffi.unpack(self._counts, 4)
         if sweep.quiet:
             return Quiet(dirty, *counts)
-        found = sweep.collected
         return Swept(
             Collected(
                 dirty, as_runs(found.file), as_runs(found.discarded, as_runs(found.voids)), *counts

@@ -47,8 +47,9 @@ int ut_collector_arm(struct ut_collector *collector, int uffd, const uint64_t *r
                      uint64_t count, struct ut_error *error);
 
 struct ut_collected {
-	struct ut_regions *dirty; /* written, or dirty because a call failed */
-	struct ut_regions *file;  /* first seen: clean pages of a file, now protected */
+	uint64_t *dirty; /* runs: written, or dirty because a call failed */
+	uint64_t dirty_count;
+	struct ut_regions *file; /* first seen: clean pages of a file, now protected */
 	struct ut_regions
 		*discarded;       /* whole blocks that were found empty and given up */
 	struct ut_regions *voids; /* the same, where the kernel says nothing of it */
@@ -60,9 +61,9 @@ struct ut_collected {
 };
 
 /*
- * One collection. The lists belong to the collector and hold until the next
- * call. -1 only where nothing can be said any more (ESRCH: the address space is
- * gone; ENOMEM: no memory for the answer).
+ * One collection. The runs are the caller's, to give to ut_runs_free(); the lists
+ * belong to the collector and hold until the next call. -1 only where nothing can be said
+ * any more (ESRCH: the address space is gone; ENOMEM: no memory for the answer).
  */
 int ut_collect(struct ut_collector *collector, struct ut_collected *out,
                struct ut_error *error);

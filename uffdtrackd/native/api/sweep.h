@@ -33,11 +33,9 @@ struct ut_sweep {
 	int32_t status; /* /proc/PID/status */
 
 	/* Answered, where the result is UT_SWEEP_DONE. */
-	int32_t means;   /* UT_DESCRIPTORS_*; -1: could not be seen */
-	uint64_t pinned; /* bytes, of VmPin in status */
-	struct ut_collected collected;
-	uint64_t *dirty; /* runs of collected.dirty and also; the caller's to free */
-	uint64_t dirty_count;
+	int32_t means;                 /* UT_DESCRIPTORS_*; -1: could not be seen */
+	uint64_t pinned;               /* bytes, of VmPin in status */
+	struct ut_collected collected; /* with `also` among what is dirty */
 	struct ut_regions *reverted;
 	struct ut_regions *doubtful;
 	int32_t quiet; /* dirty is all there is to say; see native/sweep.py */

@@ -41,6 +41,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "answer.h"
 #include "arm.h"
 #include "emptied.h"
 #include "holes.h"
@@ -70,7 +71,8 @@ struct ut_collector {
 	struct spans next;  /* the spans of the next collection, while this one runs */
 	struct spans excluded;
 	struct spans shared;
-	struct ut_regions dirty;
+	struct ut_regions dirty; /* of the piece at hand */
+	struct answer answer;    /* of those before */
 	struct ut_regions file;
 	struct ut_regions discarded;
 	struct ut_regions voids; /* more of discarded, in silence */
@@ -129,6 +131,7 @@ void ut_collector_free(struct ut_collector *c)
 	free(c->excluded.data);
 	free(c->shared.data);
 	free(c->dirty.data);
+	answer_drop(&c->answer);
 	free(c->file.data);
 	free(c->discarded.data);
 	free(c->voids.data);
@@ -214,21 +217,30 @@ static int all_dirty(struct ut_collector *c, uint64_t start, uint64_t end,
 }
 
 /* Takes the empty blocks out of what was just protected; the rest stays in the spans. */
-static int take_out_empty(struct ut_collector *c, uint64_t start, uint64_t end,
-                          uint64_t from)
+static int take_out_empty(struct ut_collector *c, uint64_t start, uint64_t end)
 {
 	int err;
 
 	if (!c->silent_holes)
-		return emptied_take_out(&c->emptied, start, end, from, &c->dirty,
-		                        &c->discarded, &c->next);
+		return emptied_take_out(&c->emptied, start, end, &c->dirty, &c->discarded,
+		                        &c->next);
 	c->pieces.count = 0;
-	err = emptied_take_out(&c->emptied, start, end, from, &c->dirty, &c->discarded,
+	err = emptied_take_out(&c->emptied, start, end, &c->dirty, &c->discarded,
 	                       &c->pieces);
 	for (uint64_t i = 0; i < c->pieces.count && !err; i++)
 		err = emptied_look_for(&c->emptied, c->pieces.data[i].start,
 		                       c->pieces.data[i].end, &c->voids, &c->next);
 	return err;
+}
+
+/* What was found of a piece is part of the answer. */
+static int pass_on(struct ut_collector *c, uint64_t start, uint64_t end,
+                   struct ut_error *error)
+{
+	if (answer_add(&c->answer, &c->dirty))
+		return ut_fail(error, "collect", ENOMEM, 0, start, end - start);
+	c->dirty.count = 0;
+	return 0;
 }
 
 /* By the call that was made just now. */
@@ -247,13 +259,10 @@ static int collect_span(struct ut_collector *c, uint64_t start, uint64_t end,
 {
 	while (start < end) {
 		uint64_t stop = min_u64(start + c->piece, end);
-		uint64_t before = c->dirty.count;
-		/* The answer may begin with more of the last region. */
-		uint64_t from = before ? before - 1 : 0;
 
 		c->calls++;
 		if (ut_scan_clear(c->pagemap, start, stop, &WRITTEN, &c->dirty, error)) {
-			c->dirty.count = min_u64(c->dirty.count, before);
+			c->dirty.count = 0;
 			if (all_dirty(c, start, stop, error))
 				return -1;
 			if (spans_append(&c->next, start, stop))
@@ -261,10 +270,12 @@ static int collect_span(struct ut_collector *c, uint64_t start, uint64_t end,
 				               stop - start);
 		} else {
 			choose_piece(c);
-			if (take_out_empty(c, start, stop, from))
+			if (take_out_empty(c, start, stop))
 				return ut_fail(error, "collect", ENOMEM, 0, start,
 				               stop - start);
 		}
+		if (pass_on(c, start, stop, error))
+			return -1;
 		start = stop;
 	}
 	return 0;
@@ -322,6 +333,8 @@ static int adopt(struct ut_collector *c, uint64_t start, uint64_t end,
 		}
 		if (spans_append(&c->next, start, stop))
 			return ut_fail(error, "collect", ENOMEM, 0, start, stop - start);
+		if (pass_on(c, start, stop, error))
+			return -1;
 		start = stop;
 	}
 	return 0;
@@ -394,6 +407,7 @@ int ut_collect(struct ut_collector *c, struct ut_collected *out, struct ut_error
 	struct spans spans;
 
 	c->dirty.count = 0;
+	answer_drop(&c->answer);
 	c->file.count = 0;
 	c->discarded.count = 0;
 	c->voids.count = 0;
@@ -417,7 +431,7 @@ int ut_collect(struct ut_collector *c, struct ut_collected *out, struct ut_error
 	c->spans = c->next;
 	c->next = spans;
 
-	out->dirty = &c->dirty;
+	out->dirty = answer_take(&c->answer, &out->dirty_count);
 	out->file = &c->file;
 	out->discarded = &c->discarded;
 	out->voids = &c->voids;

@@ -53,7 +53,7 @@ static int is_empty(struct emptied *e, uint64_t block)
 }
 
 /* Takes what was discarded since `first` out of the dirty regions; both are sorted. */
-static int cut_out(struct emptied *e, struct ut_regions *dirty, uint64_t from,
+static int cut_out(struct emptied *e, struct ut_regions *dirty,
                    const struct ut_regions *discarded, uint64_t first)
 {
 	const struct page_region24 *gone = discarded->data;
@@ -62,7 +62,7 @@ static int cut_out(struct emptied *e, struct ut_regions *dirty, uint64_t from,
 	int err = 0;
 
 	rest->count = 0;
-	for (uint64_t i = from; i < dirty->count; i++) {
+	for (uint64_t i = 0; i < dirty->count; i++) {
 		struct page_region24 region = dirty->data[i];
 
 		while (j < discarded->count && gone[j].end <= region.start)
@@ -79,14 +79,14 @@ static int cut_out(struct emptied *e, struct ut_regions *dirty, uint64_t from,
 			err |= regions_append(rest, region.start, region.end,
 			                      UT_PAGE_WRITTEN);
 	}
-	dirty->count = from;
+	dirty->count = 0;
 	for (uint64_t i = 0; i < rest->count && !err; i++)
 		err |= regions_append(dirty, rest->data[i].start, rest->data[i].end,
 		                      UT_PAGE_WRITTEN);
 	return err;
 }
 
-int emptied_take_out(struct emptied *e, uint64_t start, uint64_t end, uint64_t from,
+int emptied_take_out(struct emptied *e, uint64_t start, uint64_t end,
                      struct ut_regions *dirty, struct ut_regions *discarded,
                      struct spans *kept)
 {
@@ -95,12 +95,11 @@ int emptied_take_out(struct emptied *e, uint64_t start, uint64_t end, uint64_t f
 	uint64_t rest = start;
 	int err = 0;
 
-	for (uint64_t i = from; i < dirty->count; i++) {
+	for (uint64_t i = 0; i < dirty->count; i++) {
 		struct page_region24 region = dirty->data[i];
-		uint64_t block =
-			max_u64((region.start + BLOCK - 1) & ~(BLOCK - 1), start);
+		uint64_t block = (region.start + BLOCK - 1) & ~(BLOCK - 1);
 
-		for (; block + BLOCK <= min_u64(region.end, end); block += BLOCK) {
+		for (; block + BLOCK <= region.end; block += BLOCK) {
 			if (!is_empty(e, block))
 				continue;
 			err |= regions_append(discarded, block, block + BLOCK, 0);
@@ -114,7 +113,7 @@ int emptied_take_out(struct emptied *e, uint64_t start, uint64_t end, uint64_t f
 	/* A block was found: what is left of the stretch no longer begins where it did.
 	 */
 	if (!err && rest > start)
-		err = cut_out(e, dirty, from, discarded, first);
+		err = cut_out(e, dirty, discarded, first);
 	return err ? -1 : 0;
 }
 

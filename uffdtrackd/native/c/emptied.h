@@ -13,11 +13,11 @@ struct emptied {
 };
 
 /*
- * Looks at the blocks inside [start, end) that dirty region number `from` and
- * later report in full. The empty ones move from *dirty to *discarded; the rest
- * of [start, end) is appended to *kept. -1 without memory.
+ * Looks at the blocks inside [start, end) that the dirty regions report in full. The
+ * empty ones move from *dirty to *discarded; the rest of [start, end) is appended to
+ * *kept. -1 without memory.
  */
-int emptied_take_out(struct emptied *emptied, uint64_t start, uint64_t end, uint64_t from,
+int emptied_take_out(struct emptied *emptied, uint64_t start, uint64_t end,
                      struct ut_regions *dirty, struct ut_regions *discarded,
                      struct spans *kept);
 

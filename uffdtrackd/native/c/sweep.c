@@ -6,7 +6,7 @@
  *	get+clear     --> collected                   (collect.c)
  *	private pages of files --> reverted, doubtful (reverted.c)
  *	descriptors, VmPin     --> means, pinned      (descriptors.c)
- *	dirty + also           --> runs; all known, and nothing else found: quiet
+ *	dirty + also           --> all known, and nothing else found: quiet
  *
  * The order is that of tracking/tracker.py, which does the same step by step, and
  * more, where something has changed. A target at rest costs a tenth of a millisecond
@@ -108,19 +108,23 @@ static int has_more(const struct ut_sweep *sweep)
 	       sweep->means || sweep->pinned;
 }
 
-/* The answer in the form in which it is passed on. */
+/* What is listed in any case, and whether that is all there is to say. */
 static int tell(struct ut_sweep *sweep, struct ut_error *error)
 {
-	const struct ut_regions *found = sweep->collected.dirty;
+	struct ut_collected *found = &sweep->collected;
 
-	sweep->dirty = ut_runs_alloc(found->count + sweep->also_count);
-	if (!sweep->dirty)
-		return ut_fail(error, "collect", ENOMEM, 0, 0, 0);
-	sweep->dirty_count = ut_runs_union_regions(found->data, found->count, sweep->also,
-	                                           sweep->also_count, sweep->dirty);
-	sweep->dirty = ut_runs_shrink(sweep->dirty, sweep->dirty_count);
+	if (sweep->also_count) {
+		uint64_t *both = ut_runs_alloc(found->dirty_count + sweep->also_count);
+
+		if (!both)
+			return ut_fail(error, "collect", ENOMEM, 0, 0, 0);
+		found->dirty_count = ut_runs_union(found->dirty, found->dirty_count,
+		                                   sweep->also, sweep->also_count, both);
+		ut_runs_free(found->dirty);
+		found->dirty = ut_runs_shrink(both, found->dirty_count);
+	}
 	sweep->quiet =
-		!has_more(sweep) && ut_runs_within(sweep->dirty, sweep->dirty_count,
+		!has_more(sweep) && ut_runs_within(found->dirty, found->dirty_count,
 		                                   sweep->known, sweep->known_count);
 	return 0;
 }
@@ -140,7 +144,13 @@ int ut_sweep_run(struct ut_sweep *sweep, struct ut_error *error)
 	sweep->doubtful->count = 0;
 	if (ut_find_reverted(sweep->pagemap, sweep->own, sweep->own_count,
 	                     sweep->swap_types, sweep->reverted, sweep->doubtful, error))
-		return -1;
+		goto err;
 	look_around(sweep);
-	return tell(sweep, error) ? -1 : UT_SWEEP_DONE;
+	if (tell(sweep, error))
+		goto err;
+	return UT_SWEEP_DONE;
+
+err:
+	ut_runs_free(sweep->collected.dirty);
+	return -1;
 }
