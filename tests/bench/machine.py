@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+
 from tests.bench.pace import free_memory
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -43,6 +45,10 @@ def _says(*command: str) -> str:
     return (done.stdout.splitlines() or ["unknown"])[0]
 
 
+def _on(yes: bool) -> str:
+    return "on" if yes else "off"
+
+
 def describe() -> dict[str, object]:
     """Hardware, kernel, versions, and what else was running (the load) when it began."""
     kernel = platform.uname()
@@ -54,6 +60,8 @@ def describe() -> dict[str, object]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "kernel": kernel.release,
         "arch": kernel.machine,
+        # A thread of the kernel's that looks at all memory again and again, milliseconds at a time.
+        "damon": _on(any(one.name().startswith("kdamond") for one in psutil.process_iter())),
         "thp": _chosen("/sys/kernel/mm/transparent_hugepage/enabled"),
         "python": platform.python_version(),
         # The installed one's may be of an earlier commit.

@@ -41,7 +41,7 @@ def _memory(mib: int, pace: Pace) -> Iterator[Row]:
         factor, fixed = IN_PROCESS
         for percent in (0, 1):
             scene.load(percent, "random")
-            bare, ours = pace.few(5).in_turn(scene.bare, scene.tracker(session.iterate))
+            bare, ours = pace.few(9).in_turn(scene.bare, scene.tracker(session.iterate))
             yield compare(
                 f"{name}, {percent} % dirty", "ms", bare, ours, factor=factor, fixed=fixed
             ).at("growth: memory", f"{percent} % dirty", gib)

@@ -68,7 +68,8 @@ def machine(where: Mapping[str, object]) -> str:
     virtual = "virtual " if where["virtual"] else ""
     return (
         f"{where['cpu']}, {where['cpus']} {virtual}CPUs, {memory:.1f} GiB, "
-        f"Linux {where['kernel']}, THP {where['thp']}, uffdtrackd {where['version']}, "
+        f"Linux {where['kernel']}, THP {where['thp']}, DAMON {where['damon']}, "
+        f"uffdtrackd {where['version']}, "
         f"Python {where['python']}, gcc {where['gcc']}, redis {where['redis']}, "
         f"PostgreSQL {where['postgres']}, {where['date']}, load {where['load']} when it began"
     )
