@@ -127,6 +127,27 @@ def test_many_runs_come_once_and_in_order(fds: Fds) -> None:
     arena.close()
 
 
+def test_pieces_of_a_scan_make_one_answer(fds: Fds) -> None:
+    # A scan is cut into pieces of at most 128 MiB, less where much is dirty (native/c/collect.c).
+    arena = Arena(96)
+    count, per_block = arena.size // PAGE, BLOCK // PAGE
+    collector = tracked(fds, arena)
+    ctypes.memset(arena.start, 1, arena.size)
+    collector.collect()
+    for gone in (range(0), range(64, 66), range(95, 96)):
+        ctypes.memset(arena.start, 2, arena.size)
+        for block in gone:
+            arena.advise(block * per_block, per_block, MADV_DONTNEED)
+        found = collector.collect()
+        lost = [
+            page for block in gone for page in range(block * per_block, (block + 1) * per_block)
+        ]
+        assert pages(found.discarded, arena) == lost
+        assert pages(found.dirty, arena) == sorted(set(range(count)) - set(lost))
+        assert len(found.dirty) // 2 == 1 + bool(lost and lost[-1] < count - 1)
+    arena.close()
+
+
 def test_untouched_memory_costs_no_page_tables(fds: Fds) -> None:
     arena = Arena(8192)  # 16 GiB of address space: 32 MiB of page tables if it were protected
     collector = tracked(fds, arena)
