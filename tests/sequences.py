@@ -312,15 +312,22 @@ class Sequences(RuleBasedStateMachine):
             # A part of it was replaced: EFAULT. Since Linux 6.17 what comes first may have gone
             # all the same, if it was not registered yet (see docs/soundness.md).
             if there in mapped(self.puppet.pid):
-                self.puppet.munmap(there, pages)
-                self.puppet.munmap(area.at, area.pages)
-                self.areas.remove(area)
+                self.lose(area, there, pages)
             return
         self.then(meanwhile)
-        self.puppet.call("mremap", there, size, size, flags, at)
+        if self.puppet.try_call("mremap", there, size, size, flags, at) != at:
+            # All of it had gone before it was registered; now that it is, EFAULT.
+            self.lose(area, there, pages)
+            return
         if area.prot == RW:
             self.puppet.fill(area.at, 1)
         self.then(then)
+
+    def lose(self, area: Area, there: int, pages: int) -> None:
+        """An area of which some is at `there`: nothing of it is left."""
+        self.puppet.munmap(there, pages)
+        self.puppet.munmap(area.at, area.pages)
+        self.areas.remove(area)
 
     @precondition(lambda self: self.areas)
     @rule(index=which, pages=st.integers(1, PAGES))
