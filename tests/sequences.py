@@ -10,6 +10,7 @@ What fails is made small by hypothesis, and printed as the calls that lead there
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from collections.abc import Callable
@@ -315,7 +316,9 @@ class Sequences(RuleBasedStateMachine):
                 self.lose(area, there, pages)
             return
         self.then(meanwhile)
-        if self.puppet.try_call("mremap", there, size, size, flags, at) != at:
+        back = self.puppet.try_call("mremap", there, size, size, flags, at)
+        if back != at:
+            assert back == -errno.EFAULT, f"mremap: {os.strerror(-back)}"
             # All of it had gone before it was registered; now that it is, EFAULT.
             self.lose(area, there, pages)
             return
